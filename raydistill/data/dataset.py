@@ -1,0 +1,158 @@
+"""A real data set as tensors: split, normalised once, ready on the device."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from raydistill.config import DistillConfig
+from raydistill.data.raw import RawData
+from raydistill.data.sources import read_source
+from raydistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images [M, C, H, W], float32 in normalised space, and their classes [M], int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` examples drawn with replacement, by a generator on the split's device."""
+        index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
+        return self.images[index], self.labels[index]
+
+    def first(self, count: int) -> "Split":
+        """The first `count` examples."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A real data set: train, val (held out of the training data) and test.
+
+    `mean` and `std` [C] turn normalised images back into pixels in 0..1: `pixels = images * std + mean`.
+    `fingerprint` is a sha256 over all pixels and labels as they were read.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    fingerprint: str
+    train: Split
+    val: Split
+    test: Split
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same data on another device."""
+        moved = {
+            name: Split(split.images.to(device), split.labels.to(device))
+            for name, split in (("train", self.train), ("val", self.val), ("test", self.test))
+        }
+        return replace(self, **moved)
+
+    def to_numpy(self) -> dict[str, Any]:
+        """Everything as plain values and arrays, which a Ray object store shares between processes uncopied."""
+        arrays = {
+            f"{name}_{part}": getattr(getattr(self, name), part).cpu().numpy()
+            for name in ("train", "val", "test")
+            for part in ("images", "labels")
+        }
+        about = {"name": self.name, "class_names": self.class_names, "fingerprint": self.fingerprint}
+        return about | {"mean": self.mean.numpy(), "std": self.std.numpy()} | arrays
+
+    @classmethod
+    def from_numpy(cls, values: dict[str, Any]) -> "Dataset":
+        """The inverse of `to_numpy`; shares the arrays' memory, which may be read-only: nothing here writes to it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            tensors = {k: torch.from_numpy(v) for k, v in values.items() if isinstance(v, np.ndarray)}
+        splits = {
+            name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+        }
+        about = {key: values[key] for key in ("name", "class_names", "fingerprint")}
+        return cls(mean=tensors["mean"], std=tensors["std"], **about, **splits)
+
+
+def load_dataset(config: DistillConfig, data_dir: str | Path | None = None) -> Dataset:
+    """Reads, splits and normalises `config.dataset`, on the CPU.
+
+    The validation split is drawn from the training data, by class, with `config.split_seed`; mean and std are those
+    of the rest of the training data. The test data are the source's own.
+
+    Args:
+        config: the settings of the real data.
+        data_dir: folder of downloaded data sets; by default RAYDISTILL_DATA, else ~/.cache/raydistill.
+
+    Raises:
+        UserError: the data are not there, not images with classes, or cannot be split.
+    """
+    raw = read_source(config, data_dir)
+    try:
+        train, val = train_test_split(
+            np.arange(len(raw.train_labels)),
+            test_size=config.val_fraction,
+            stratify=raw.train_labels,
+            random_state=config.split_seed,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"val_fraction={config.val_fraction}: {config.dataset} with {len(raw.train_labels)} training images of "
+            f"{len(raw.class_names)} classes cannot be split so: {error}"
+        ) from error
+    mean, std = _channel_moments(raw.train_images[train])
+    return Dataset(
+        name=config.dataset,
+        class_names=raw.class_names,
+        mean=mean,
+        std=std,
+        fingerprint=_fingerprint(raw),
+        train=_split(raw.train_images[train], raw.train_labels[train], mean, std),
+        val=_split(raw.train_images[val], raw.train_labels[val], mean, std),
+        test=_split(raw.test_images, raw.test_labels, mean, std),
+    )
+
+
+def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, [C], in units of 0..1; uint8 images [M, C, H, W]."""
+    levels = np.arange(256) / 255  # a histogram gives exact moments without a float copy of the data
+    counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
+    mean = counts @ levels / counts.sum(1)
+    variance = counts @ levels**2 / counts.sum(1) - mean**2
+    std = np.sqrt(np.maximum(variance, 1e-8))
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def _split(images: np.ndarray, labels: np.ndarray, mean: Tensor, std: Tensor) -> Split:
+    pixels = torch.from_numpy(images).float().div_(255)
+    return Split(pixels.sub_(mean[:, None, None]).div_(std[:, None, None]), torch.from_numpy(labels).long())
+
+
+def _fingerprint(raw: RawData) -> str:
+    digest = hashlib.sha256()
+    for array in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""Images in one folder a class."""
+
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from raydistill.config import DistillConfig
+from raydistill.data.images import decode_images
+from raydistill.data.raw import RawData, assembled
+from raydistill.errors import UserError
+
+
+def read_folder(config: DistillConfig, path: Path) -> RawData:
+    """PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png.
+
+    Raises:
+        UserError: no classes, none or unreadable images, or images of several sizes without `image_size`.
+    """
+    if config.image_column or config.label_column:
+        raise UserError("image_column and label_column are for dataset=parquet:PATH, not folder:PATH")
+    if not path.is_dir():
+        raise UserError(f"dataset={config.dataset}: is not a folder")
+    roots = [path / "train", path / "test"] if (path / "train").is_dir() else [path]
+    if not roots[-1].is_dir():
+        raise UserError(f"{path}: has a folder train but none named test beside it")
+    class_names = tuple(sorted(d.name for d in roots[0].iterdir() if d.is_dir()))
+    if not class_names:
+        raise UserError(f"{path}: has no folder for each class, as in {roots[0]}/CLASS/IMAGE.png")
+    return assembled([_read_split(root, class_names, config.image_size) for root in roots], class_names, str(path))
+
+
+def _read_split(root: Path, class_names: tuple[str, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    found = [
+        (file, label)
+        for label, name in enumerate(class_names)
+        for file in sorted((root / name).rglob("*"))
+        if file.suffix.lower() in IMG_EXTENSIONS
+    ]
+    files = [file for file, _ in found]
+    images = decode_images([file.read_bytes() for file in files], [str(file) for file in files], size)
+    return images, np.array([label for _, label in found], dtype=np.int64)

@@ -1,0 +1,13 @@
+"""The two things that can go wrong by somebody's choice rather than by a bug."""
+
+
+class UserError(Exception):
+    """Something the user wrote or pointed at cannot work.
+
+    The message is one line that names the setting or file and what would be right. The command line prints it
+    without a traceback and ends with exit code 2.
+    """
+
+
+class Diverged(Exception):
+    """The distillation left the finite numbers; what was best before that is kept."""

@@ -1,0 +1,141 @@
+"""How good a distilled set is: train fresh networks on it and test them on real images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from raydistill.artifact import Artifact, load
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset, Split, load_dataset
+from raydistill.device import pick_device
+from raydistill.errors import UserError
+from raydistill.method import DistilledSet, train
+from raydistill.method.rng import named_generator
+from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
+from raydistill.networks import Network, build_network
+
+TRAIN_CHUNK = 16  # networks trained at once
+TEST_CHUNK = 1000  # images tested at once
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (a fraction) and cross-entropy on real images after training: mean and deviation over `nets` networks.
+
+    The deviation is that of the sample (0 for one network), in the same unit.
+    """
+
+    accuracy: float
+    accuracy_std: float
+    loss: float
+    nets: int
+
+    @classmethod
+    def of(cls, accuracies: Tensor, losses: Tensor) -> "Evaluation":
+        """The summary of accuracies [N] and losses [N]; a network that diverged counts with what it is worth."""
+        std = accuracies.std().item() if len(accuracies) > 1 else 0.0
+        return cls(accuracies.mean().item(), std, losses.mean().item(), len(accuracies))
+
+
+def evaluate(
+    artifact: Artifact | str | Path,
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    nets: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+) -> Evaluation:
+    """Test accuracy of an artifact over freshly initialised networks.
+
+    Args:
+        artifact: the artifact, or where it lies.
+        network: another network than the one it was distilled for.
+        weights: "fixed" or "random"; by default as it was distilled, and random for another network.
+        nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
+        seed: of the random weights; no training ever uses these draws.
+        device: auto, cpu, cuda or cuda:N.
+        data: the real data, where they are loaded already; else they are read from where the config says.
+        data_dir: folder of downloaded data sets.
+
+    Raises:
+        UserError: the artifact cannot be read, or the network does not fit it.
+    """
+    if not isinstance(artifact, Artifact):
+        artifact = load(artifact)
+    where = pick_device(device)
+    config, model, start = evaluation_plan(artifact, network, weights, nets)
+    data = real_data_for(artifact, data, data_dir).to(where)
+    draws = start.sample(nets or config.test_nets, named_generator(seed, "test weights")).to(where)
+    return evaluate_set(model, artifact.distilled.to(where), draws, data.test)
+
+
+def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path | None) -> Dataset:
+    """The real data an artifact was made from: `data`, or read from where its config says.
+
+    Raises:
+        UserError: they are not there, or do not fit the artifact.
+    """
+    data = data or load_dataset(artifact.config, data_dir)
+    if data.image_shape != artifact.image_shape or data.class_names != artifact.class_names:
+        raise UserError(
+            f"dataset={data.name} has {data.num_classes} classes of images {data.image_shape}, the artifact "
+            f"{len(artifact.class_names)} classes of {artifact.image_shape}"
+        )
+    return data
+
+
+def evaluation_plan(
+    artifact: Artifact, network: str | None = None, weights: str | None = None, nets: int | None = None
+) -> tuple[DistillConfig, Network, InitialWeights]:
+    """The artifact's config with the network asked for, that network, and where its initial weights come from.
+
+    Raises:
+        UserError: they do not go together, or not with the artifact.
+    """
+    same = network in (None, artifact.config.network)
+    weights = weights or (artifact.config.weights if same else "random")
+    if weights not in ("fixed", "random"):
+        raise UserError(f"weights={weights}: should be fixed or random")
+    if nets is not None and (nets < 1 or (nets > 1 and weights == "fixed")):
+        reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
+        raise UserError(f"nets={nets}: {reason}")
+    update = {"network": network or artifact.config.network, "weights": weights}
+    config = artifact.config.model_copy(update=update)
+    model = build_network(config, artifact.image_shape, len(artifact.class_names))
+    if weights == "random":
+        return config, model, RandomWeights(model)
+    if artifact.weights is None or {k: tuple(w.shape) for k, w in artifact.weights.items()} != model.shapes:
+        raise UserError(f"weights=fixed: the artifact has no initial weights of a {config.network}; use weights=random")
+    return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
+
+
+def evaluate_set(network: Network, distilled: DistilledSet, weights: Tensor, split: Split) -> Evaluation:
+    """Trains the networks that start from weights [N, P] on the set and tests each on the split."""
+    with torch.no_grad():
+        results = [test(network, trained, split) for trained in train_networks(network, distilled, weights)]
+    accuracies, losses = zip(*results, strict=True)
+    return Evaluation.of(torch.stack(accuracies), torch.stack(losses))
+
+
+def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Iterator[Tensor]:
+    """The weights [P] of each network after training on the set from weights [N, P]."""
+    batched = torch.vmap(lambda start: train(network, distilled, start))
+    for chunk in weights.split(TRAIN_CHUNK):
+        yield from batched(chunk) if len(chunk) > 1 else [train(network, distilled, chunk[0])]
+
+
+def test(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
+    """Accuracy [] and mean cross-entropy [] of one network on real images."""
+    chunks = zip(split.images.split(TEST_CHUNK), split.labels.split(TEST_CHUNK), strict=True)
+    correct = loss = torch.zeros((), device=weights.device)
+    for images, labels in chunks:
+        logits = network(weights, images)
+        correct = correct + (logits.argmax(1) == labels).sum()
+        loss = loss + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    return correct / len(split), loss / len(split)

@@ -1,0 +1,79 @@
+"""What is learned: images, their labels, and the step sizes to train on them with."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DistilledSet:
+    """S minibatches of B images, and E passes over them, each step with a step size of its own.
+
+    images    [S, B, C, H, W], in normalised space
+    labels    [S, B, K], class probabilities
+    raw_rates [E, S]; the step sizes are softplus(raw_rates), so that they stay positive while they are learned
+    """
+
+    images: Tensor
+    labels: Tensor
+    raw_rates: Tensor
+
+    @property
+    def learning_rates(self) -> Tensor:
+        """Step sizes [E, S]."""
+        return F.softplus(self.raw_rates)
+
+    @property
+    def num_images(self) -> int:
+        """S * B."""
+        return self.images.shape[0] * self.images.shape[1]
+
+    @property
+    def grad_steps(self) -> int:
+        """Gradient steps of one training: S * E."""
+        return self.raw_rates.numel()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """The training in order: images [B, C, H, W], label probabilities [B, K] and step size of each gradient step."""
+        for rates in self.learning_rates.tolist():
+            yield from zip(self.images, self.labels, rates, strict=True)
+
+    def to(self, device: torch.device) -> "DistilledSet":
+        """The same set on another device."""
+        return DistilledSet(self.images.to(device), self.labels.to(device), self.raw_rates.to(device))
+
+    def detached(self) -> "DistilledSet":
+        """A copy that no later update changes."""
+        return DistilledSet(*(t.detach().clone() for t in (self.images, self.labels, self.raw_rates)))
+
+    @classmethod
+    def from_rates(cls, images: Tensor, labels: Tensor, learning_rates: Tensor) -> "DistilledSet":
+        """A set with given step sizes [E, S], all positive."""
+        return cls(images, labels, inverse_softplus(learning_rates))
+
+    @classmethod
+    def noise(
+        cls,
+        *,
+        steps: int,
+        epochs: int,
+        images_per_class: int,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        learning_rate: float,
+        generator: torch.Generator,
+    ) -> "DistilledSet":
+        """Images of N(0, 1), class after class, with one-hot labels and equal step sizes (Wang et al. 2018)."""
+        size = (steps, num_classes * images_per_class, *image_shape)
+        images = torch.randn(size, generator=generator, device=generator.device)
+        labels = torch.eye(num_classes, device=generator.device).repeat_interleave(images_per_class, dim=0)
+        rates = torch.full((epochs, steps), learning_rate, device=generator.device)
+        return cls.from_rates(images, labels.repeat(steps, 1, 1), rates)
+
+
+def inverse_softplus(rates: Tensor) -> Tensor:
+    """The x with softplus(x) = rates, rates > 0; exact for tiny rates too, where log(exp(rate) - 1) is not."""
+    return rates + torch.log(-torch.expm1(-rates))

@@ -1,0 +1,84 @@
+"""What shows a single run: the progress bar, and TensorBoard."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from raydistill.report.tensorboard import TensorBoard
+from raydistill.run import Metrics, Run, Watcher
+
+
+class ProgressBar(Watcher):
+    """Iterations, loss, validation accuracy, iterations per second and time left; a line a validation without a screen."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("distilling", total=None, status="")
+
+    def on_start(self, run: Run) -> None:
+        """Shows the bar, from where the run stands."""
+        config, data = run.config, run.data
+        images = run.distiller.learned.num_images
+        self.console.print(
+            f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network}, "
+            f"{config.weights} weights, on {run.device}",
+            highlight=False,
+        )
+        self.bar.update(self.task, total=config.iterations, completed=run.iteration)
+        if self.console.is_terminal:
+            self.bar.start()
+
+    def on_iteration(self, iteration: int) -> None:
+        """Moves the bar."""
+        self.bar.update(self.task, completed=iteration)
+
+    def on_metrics(self, run: Run, metrics: Metrics) -> None:
+        """Shows the newest metrics."""
+        best = 100 * run.best_metrics["val_accuracy"]
+        status = (
+            f"loss {metrics['loss']:.3f}  val {100 * metrics['val_accuracy']:.1f}% (best {best:.1f}%)  "
+            f"{metrics['iterations_per_second']:.1f} it/s"
+        )
+        self.bar.update(self.task, status=status)
+        if not self.console.is_terminal:
+            self.console.print(f"{run.iteration}/{run.config.iterations}  {status}", highlight=False)
+
+    def on_test(self) -> None:
+        """Takes the bar away."""
+        self.bar.stop()
+
+
+class TensorBoardWatcher(Watcher):
+    """Writes the run's scalars and pictures where TensorBoard finds them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.board: TensorBoard | None = None
+
+    def on_start(self, run: Run) -> None:
+        """Opens the event file."""
+        data = run.data
+        self.board = TensorBoard(self.folder, data.class_names, data.mean, data.std, start=run.iteration)
+
+    def on_metrics(self, run: Run, metrics: Metrics) -> None:
+        """Writes the metrics, and now and then the pictures."""
+        assert self.board is not None
+        self.board.scalars(metrics)
+        self.board.pictures(run.distiller.learned, run.iteration, always=run.done)
+
+    def on_test(self) -> None:
+        """Closes the event file."""
+        assert self.board is not None
+        self.board.close()

@@ -1,0 +1,1 @@
+"""Pictures: grids of distilled images, step sizes, Pareto fronts; and TensorBoard."""

@@ -1,0 +1,106 @@
+"""Figures, as matplotlib Figure objects without the global state of pyplot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from raydistill.artifact import Artifact
+from raydistill.errors import UserError
+
+MAX_ROWS = 12  # of images in one grid
+
+
+def image_grid(pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None) -> Figure:
+    """One row a minibatch, one column an image, titled by class; values beyond black and white are drawn clipped.
+
+    Each image is stretched by its own 2nd and 98th percentile where it leaves 0..1: learned images use contrasts
+    that a screen cannot show.
+
+    Args:
+        pixels: [S, B, C, H, W], 0 is black and 1 white.
+        labels: class probabilities [S, B, K].
+        class_names: of the K classes.
+        learning_rates: [E, S]; where given, each row is marked with its step sizes.
+    """
+    steps, batch = min(len(pixels), MAX_ROWS), pixels.shape[1]
+    columns = min(batch, 20)
+    figure = Figure(figsize=(1.1 * columns + 0.8, 1.25 * steps + 0.4), dpi=110, layout="constrained")
+    axes = figure.subplots(steps, columns, squeeze=False)
+    for s in range(steps):
+        for b in range(columns):
+            ax = axes[s, b]
+            picture = stretched(pixels[s, b]).permute(1, 2, 0).numpy()
+            ax.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            if s == 0 or batch > len(class_names):
+                ax.set_title(class_names[int(labels[s, b].argmax())][:12], fontsize=8)
+        if learning_rates is not None:
+            rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
+            axes[s, 0].set_ylabel(f"step {s}\nlr {rates}", fontsize=6)
+    return figure
+
+
+def artifact_grid(artifact: Artifact) -> Figure:
+    """The images of an artifact, see `image_grid`."""
+    distilled = artifact.distilled
+    return image_grid(artifact.pixels(), distilled.labels, artifact.class_names, distilled.learning_rates)
+
+
+def stretched(pixels: Tensor) -> Tensor:
+    """An image [C, H, W] in 0..1; one that goes beyond is mapped there by its 2nd and 98th percentiles."""
+    if pixels.min() < 0 or pixels.max() > 1:
+        low, high = torch.quantile(pixels.flatten(), torch.tensor([0.02, 0.98]))
+        pixels = (pixels - low) / (high - low).clamp_min(1e-6)
+    return pixels.clamp(0, 1)
+
+
+def step_sizes(learning_rates: Tensor) -> Figure:
+    """The learned step sizes [E, S] in the order they are used."""
+    figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
+    ax = figure.subplots()
+    ax.plot(range(1, learning_rates.numel() + 1), learning_rates.flatten().tolist(), "o-", markersize=3)
+    ax.set(xlabel="gradient step", ylabel="step size", yscale="log")
+    ax.grid(alpha=0.3)
+    return figure
+
+
+def pareto_front(rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: dict[str, str]) -> Figure:
+    """All trials and the front over them, for the first objective against the second (or the trial, if there is one).
+
+    Args:
+        rows: one mapping a trial, with a value for each objective.
+        front: those of them that no other trial is better than in all objectives.
+        objectives: name -> "max" or "min".
+    """
+    y, *others = objectives
+    x = others[0] if others else None
+
+    def xs(trials: Sequence[dict[str, Any]]) -> list[Any]:
+        return [t[x] for t in trials] if x else [rows.index(t) for t in trials]
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    ax.plot(xs(rows), [r[y] for r in rows], "o", color="0.7", label=f"{len(rows)} trials")
+    best = sorted(front, key=lambda r: r[x] if x else 0)
+    ax.plot(xs(best), [r[y] for r in best], "o-", color="tab:red", label="front", drawstyle="steps-post")
+    ax.set(xlabel=x or "trial", ylabel=y)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return figure
+
+
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Writes a figure in the format of the file's ending (.png, .pdf, .svg).
+
+    Raises:
+        UserError: the place or the format cannot be written.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the picture cannot be written: {error}") from error

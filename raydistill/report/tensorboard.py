@@ -1,0 +1,51 @@
+"""What TensorBoard shows of one distillation: scalars, the images, the step sizes."""
+
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from raydistill.method import DistilledSet
+from raydistill.report.figures import image_grid, step_sizes
+
+PICTURE_EVERY = 10  # validations between two pictures after the first; they are some 100 KB each
+
+
+class TensorBoard:
+    """Writes event files into a folder.
+
+    Args:
+        folder: where; `tensorboard --logdir` on it or any folder above.
+        class_names: of the data set.
+        mean, std: of the data set, [C], to draw images as pixels.
+        start: iteration to go on from; later entries of an earlier, interrupted process are dropped.
+    """
+
+    def __init__(
+        self, folder: str | Path, class_names: tuple[str, ...], mean: Tensor, std: Tensor, start: int = 0
+    ) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=start or None)
+        self.class_names, self.mean, self.std = class_names, mean.cpu(), std.cpu()
+        self.calls = 0
+
+    def scalars(self, metrics: dict[str, float]) -> None:
+        """Writes metrics at their iteration."""
+        for name, value in metrics.items():
+            if name != "iterations":
+                self.writer.add_scalar(name, value, int(metrics["iterations"]))
+
+    def pictures(self, distilled: DistilledSet, iteration: int, always: bool = False) -> None:
+        """Draws the set, at the first of every `PICTURE_EVERY` calls, or `always`."""
+        self.calls += 1
+        if not always and self.calls % PICTURE_EVERY != 1:
+            return
+        images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
+        rates = distilled.learning_rates.detach().cpu()
+        grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)
+        self.writer.add_figure("distilled images", grid, iteration)
+        self.writer.add_figure("step sizes", step_sizes(rates), iteration)
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Writes out what is left."""
+        self.writer.close()

@@ -1,0 +1,320 @@
+"""One distillation with everything around the method: validation, the best set so far, checkpoints, the final test.
+
+`distill` runs one to its end; a sweep's trial (`raydistill.sweep.trainable`) drives the same `Run` in pieces.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.artifact import SUFFIX, Artifact, save
+from raydistill.baselines import random_real
+from raydistill.config import DistillConfig, validated
+from raydistill.data import Dataset, load_dataset
+from raydistill.device import pick_device
+from raydistill.errors import Diverged, UserError
+from raydistill.evaluate import evaluate_set
+from raydistill.method import DistilledSet, Distiller
+from raydistill.method.rng import named_generator
+from raydistill.method.weights import FixedWeights
+from raydistill.networks import build_network
+
+Metrics = dict[str, float]
+
+
+class Run:
+    """A distillation and its best set so far, by accuracy on the validation split.
+
+    Args:
+        config: the settings.
+        data: the real data, on any device.
+
+    Raises:
+        UserError: the settings do not fit the data.
+    """
+
+    def __init__(self, config: DistillConfig, data: Dataset) -> None:
+        self.config = config
+        self.device = pick_device(config.device)
+        self.data = data.to(self.device)
+        self.network = build_network(config, data.image_shape, data.num_classes)
+        self.distiller = Distiller(config, self.network, self.data.train, data.num_classes)
+        self.best: DistilledSet | None = None
+        self.best_metrics: Metrics = {}
+        self.seconds = 0.0
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._loss_count = 0
+
+    @property
+    def iteration(self) -> int:
+        """Outer iterations done."""
+        return self.distiller.iteration
+
+    @property
+    def done(self) -> bool:
+        """Whether all iterations are done."""
+        return self.iteration >= self.config.iterations
+
+    def advance(
+        self, stop: Callable[[], bool] = lambda: False, tick: Callable[[int], None] = lambda i: None
+    ) -> Metrics | None:
+        """Iterates up to the next validation (every `eval_every` iterations and after the last) and does it.
+
+        Args:
+            stop: asked after each iteration; True ends the call early, without a validation.
+            tick: told the iteration after each one.
+
+        Returns:
+            the metrics, or None if it was stopped.
+
+        Raises:
+            Diverged: the loss is not finite any more.
+        """
+        begin = time.perf_counter()
+        first = self.iteration
+        while True:
+            self._loss_sum += self.distiller.step()
+            self._loss_count += 1
+            tick(self.iteration)
+            if self.iteration % self.config.eval_every == 0 or self.done:
+                break
+            if stop():
+                self.seconds += time.perf_counter() - begin
+                return None
+        loss = self._loss_sum.item() / self._loss_count  # waits for the device
+        pace = (self.iteration - first) / (time.perf_counter() - begin)
+        self._loss_sum.zero_()
+        self._loss_count = 0
+        if not torch.isfinite(torch.tensor(loss)):
+            raise Diverged(
+                f"the loss is {loss} at iteration {self.iteration}: a smaller outer_lr or inner_lr, or clip, would help"
+            )
+        metrics = self._validate() | {"loss": loss, "iterations_per_second": pace}
+        self.seconds += time.perf_counter() - begin
+        return metrics | {"seconds": self.seconds}
+
+    def _validate(self) -> Metrics:
+        generator = named_generator(self.config.seed, "validation weights")  # the same networks every time
+        weights = self._initial_weights(self.config.val_nets, generator)
+        result = evaluate_set(self.network, self.distiller.learned, weights, self.data.val)
+        metrics: Metrics = {
+            "iterations": self.iteration,
+            "val_accuracy": result.accuracy,
+            "val_accuracy_std": result.accuracy_std,
+            "val_loss": result.loss,
+            "outer_lr": self.distiller.outer_rate(),
+        }
+        if result.accuracy > self.best_metrics.get("val_accuracy", -1.0):
+            self.best = self.distiller.learned.detached()
+            self.best_metrics = {k: metrics[k] for k in ("iterations", "val_accuracy", "val_accuracy_std")}
+        return metrics
+
+    def _initial_weights(self, nets: int, generator: torch.Generator) -> torch.Tensor:
+        return self.distiller.initial_weights.sample(nets, generator).to(self.device)
+
+    def test(self) -> dict[str, float | int]:
+        """The final report: the best set over fresh networks on the test set, beside random real images."""
+        distilled = self.best or self.distiller.learned
+        weights = self._initial_weights(self.config.test_nets, named_generator(self.config.seed, "test weights"))
+        result = evaluate_set(self.network, distilled, weights, self.data.test)
+        baseline = random_real(
+            self.network, self.distiller.initial_weights, distilled, self.data, self.config.seed
+        )
+        return {
+            "test_accuracy": result.accuracy,
+            "test_accuracy_std": result.accuracy_std,
+            "nets": result.nets,
+            "baseline_random_real": baseline.accuracy,
+            "baseline_random_real_std": baseline.accuracy_std,
+        }
+
+    def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
+        """The best set so far (the current one before the first validation), with `results` among its metrics."""
+        distilled = (self.best or self.distiller.learned.detached()).to(torch.device("cpu"))
+        start = self.distiller.initial_weights
+        fixed = self.network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
+        about = {
+            "seed": self.config.seed,
+            "dataset_fingerprint": self.data.fingerprint,
+            "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
+        }
+        return Artifact(
+            distilled=distilled,
+            config=self.config,
+            class_names=self.data.class_names,
+            mean=self.data.mean,
+            std=self.data.std,
+            weights=fixed,
+            metrics={**self.best_metrics, "num_images": distilled.num_images, **(results or {})},
+            provenance=about | provenance,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs, tensors and plain values only."""
+        best = self.best and {k: getattr(self.best, k) for k in ("images", "labels", "raw_rates")}
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "distiller": self.distiller.state_dict(),
+            "best": best,
+            "best_metrics": self.best_metrics,
+            "seconds": self.seconds,
+            "loss": (self._loss_sum, self._loss_count),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of a Run with the same config and data."""
+        self.distiller.load_state_dict(state["distiller"])
+        self.best = state["best"] and DistilledSet(**state["best"]).to(self.device)
+        self.best_metrics = state["best_metrics"]
+        self.seconds = state["seconds"]
+        self._loss_sum.copy_(state["loss"][0])
+        self._loss_count = state["loss"][1]
+
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save_checkpoint(run: Run, folder: Path) -> None:
+    """Writes the run's state and, beside it, the artifact of its best set; an older state stays until the new is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{CHECKPOINT}.partial"
+    torch.save(run.state_dict(), partial)
+    os.replace(partial, folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: str | Path) -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote, on the CPU; only tensors and plain values are unpickled.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = Path(folder) / CHECKPOINT
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise UserError(f"{folder}: holds no {CHECKPOINT}, so there is no run to resume") from None
+    except Exception as error:  # torch.load reports damage in a dozen ways
+        raise UserError(f"{path}: is damaged or not a checkpoint of raydistill") from error
+
+
+class Watcher:
+    """What `distill` tells while it runs; override what you need."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first iteration of this process."""
+
+    def on_iteration(self, iteration: int) -> None:
+        """After each iteration."""
+
+    def on_metrics(self, run: Run, metrics: Metrics) -> None:
+        """After each validation."""
+
+    def on_test(self) -> None:
+        """Before the final test."""
+
+
+SAVE_SECONDS = 20.0  # between two checkpoints
+
+
+def distill(
+    config: DistillConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    watchers: tuple[Watcher, ...] = (),
+) -> Artifact:
+    """Runs one distillation to its end, or until Ctrl-C or SIGTERM, and tests its best set.
+
+    Args:
+        config: the settings; with `resume` they may be left out.
+        out: folder for the checkpoint and the artifact (`best.distilled`); without it nothing is written.
+        resume: go on from the checkpoint in `out`.
+        data: the real data, where they are loaded already.
+        data_dir: folder of downloaded data sets.
+        watchers: are told of the progress.
+
+    Returns:
+        the artifact of the best set by validation accuracy. Its metrics hold test_accuracy, test_accuracy_std,
+        nets, baseline_random_real, num_images, iterations, seconds, and stopped=1 where it was interrupted.
+
+    Raises:
+        UserError: the settings do not fit the data, or there is nothing to resume.
+        Diverged: the loss was not finite before the first validation.
+    """
+    folder = Path(out) if out is not None else None
+    state = load_checkpoint(folder) if resume and folder is not None else None
+    if state is not None:
+        config = config or validated(DistillConfig, state["config"], f"{folder}: ")
+        if config.model_dump(mode="json") != state["config"]:
+            raise UserError(f"{folder}: its checkpoint was made with other settings; resume it without settings")
+    config = config or DistillConfig()
+    run = Run(config, data or load_dataset(config, data_dir))
+    if state is not None:
+        run.load_state_dict(state)
+    for watcher in watchers:
+        watcher.on_start(run)
+
+    saved = time.monotonic()
+    diverged = None
+    with stop_on_signals() as stop:
+        while not run.done and not stop():
+            try:
+                metrics = run.advance(stop, lambda i: [w.on_iteration(i) for w in watchers] and None)
+            except Diverged as error:
+                if run.best is None:
+                    raise
+                diverged = str(error)
+                break
+            for watcher in watchers:
+                if metrics is not None:
+                    watcher.on_metrics(run, metrics)
+            if folder is not None and time.monotonic() - saved > SAVE_SECONDS:
+                save_checkpoint(run, folder)
+                saved = time.monotonic()
+
+    if folder is not None and diverged is None:
+        save_checkpoint(run, folder)
+    for watcher in watchers:
+        watcher.on_test()
+    results = run.test() | {"iterations": run.iteration, "seconds": run.seconds}
+    if not run.done:
+        results["stopped"] = 1
+    artifact = run.artifact(results, **({"diverged": diverged} if diverged else {}))
+    if folder is not None:
+        save(artifact, folder / f"best{SUFFIX}")
+    return artifact
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Within it, the first Ctrl-C or SIGTERM only makes the given function return True; a second Ctrl-C interrupts.
+
+    So that an iteration is never left half done. In other threads than the main one signals are not touched.
+    """
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
