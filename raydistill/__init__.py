@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from raydistill.artifact import load as load
     from raydistill.artifact import save as save
     from raydistill.config import DistillConfig as DistillConfig
+    from raydistill.distill import distill as distill
     from raydistill.evaluate import evaluate as evaluate
     from raydistill.method import DistilledSet as DistilledSet
-    from raydistill.run import distill as distill
     from raydistill.sweep.run import sweep as sweep
     from raydistill.sweep_config import SweepConfig as SweepConfig
 
@@ -27,7 +27,7 @@ _HOMES = {
     "DistillConfig": "config",
     "DistilledSet": "method",
     "SweepConfig": "sweep_config",
-    "distill": "run",
+    "distill": "distill",
     "evaluate": "evaluate",
     "load": "artifact",
     "save": "artifact",
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `raydistill.evaluate` and `raydistill.sweep` the functions, though modules have these names as well.
+    """Keeps `raydistill.distill`, `evaluate` and `sweep` the functions, though modules have these names as well.
 
     Importing a submodule sets it as an attribute of its package; here that must not hide the function.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 from raydistill.artifact import Artifact
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device
-from raydistill.evaluate import Evaluation, evaluate, evaluation_plan, real_data_for, test, train_networks
+from raydistill.evaluate import Evaluation, evaluate, evaluation_plan, real_data_for, score, train_networks
 from raydistill.method import DistilledSet
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import InitialWeights
@@ -18,7 +18,9 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # the fixed step sizes to choose from
 DRAWS = 8  # sets of real images
 
 
-def random_real(network: Network, start: InitialWeights, like: DistilledSet, data: Dataset, seed: int = 0) -> Evaluation:
+def random_real(
+    network: Network, start: InitialWeights, like: DistilledSet, data: Dataset, seed: int = 0
+) -> Evaluation:
     """Test accuracy of random real training images, as many as in `like`, trained on for as many gradient steps.
 
     All steps have one fixed size, the one of `RATES` with the best validation accuracy. The mean is over `DRAWS`
@@ -35,7 +37,7 @@ def random_real(network: Network, start: InitialWeights, like: DistilledSet, dat
         return [next(train_networks(network, s, w[None])) for s, w in zip(sets, weights, strict=True)]
 
     def accuracy(networks: list[Tensor], split: Split) -> Evaluation:
-        accuracies, losses = zip(*(test(network, w, split) for w in networks), strict=True)
+        accuracies, losses = zip(*(score(network, w, split) for w in networks), strict=True)
         return Evaluation.of(torch.stack(accuracies), torch.stack(losses))
 
     with torch.no_grad():
@@ -62,7 +64,7 @@ def evaluate_with_baseline(
 
 
 def real_images(split: Split, like: DistilledSet, generator: torch.Generator) -> Tensor:
-    """Real images [S, B, C, H, W] in the classes of `like`'s labels, drawn without replacement where there are enough."""
+    """Real images [S, B, C, H, W] in the classes of `like`'s labels, without replacement where there are enough."""
     wanted = like.labels.argmax(-1)  # [S, B]
     images = torch.empty_like(like.images)
     for label in wanted.unique():

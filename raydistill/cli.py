@@ -75,8 +75,8 @@ def distill(
 
         from raydistill.artifact import SUFFIX
         from raydistill.device import use_threads
+        from raydistill.distill import distill as run_to_the_end
         from raydistill.progress import ProgressBar, TensorBoardWatcher
-        from raydistill.run import distill as run_to_the_end
 
         use_threads()
         artifact = run_to_the_end(
@@ -97,7 +97,9 @@ def evaluate(
     artifact: Annotated[str, typer.Argument(help="Folder NAME.distilled, or its s3:// or gs:// address.")],
     network: Annotated[str | None, typer.Option(help="Another network than it was distilled for.")] = None,
     weights: Annotated[str | None, typer.Option(help="fixed or random [default: as distilled].")] = None,
-    nets: Annotated[int | None, typer.Option(help="Networks to average over [default: the config's test_nets].")] = None,
+    nets: Annotated[
+        int | None, typer.Option(help="Networks to average over [default: the config's test_nets].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     data_dir: DataDir = None,
@@ -109,8 +111,8 @@ def evaluate(
         from raydistill.artifact import load
 
         loaded = load(artifact)
-        from raydistill.device import use_threads
         from raydistill.baselines import evaluate_with_baseline
+        from raydistill.device import use_threads
 
         use_threads()
         start = time.perf_counter()

@@ -63,6 +63,8 @@ class DistillConfig(Settings):
     """Passes over the minibatches."""
     inner_lr: float = Field(0.02, gt=0)
     """Initial step size of the inner gradient steps; one is learned for each step of each epoch."""
+    image_std: float = Field(0.2, gt=0)
+    """Standard deviation of the noise the images start from, in normalised space (1 in the paper)."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
     iterations: int = Field(2000, ge=1)

@@ -118,7 +118,7 @@ def evaluation_plan(
 def evaluate_set(network: Network, distilled: DistilledSet, weights: Tensor, split: Split) -> Evaluation:
     """Trains the networks that start from weights [N, P] on the set and tests each on the split."""
     with torch.no_grad():
-        results = [test(network, trained, split) for trained in train_networks(network, distilled, weights)]
+        results = [score(network, trained, split) for trained in train_networks(network, distilled, weights)]
     accuracies, losses = zip(*results, strict=True)
     return Evaluation.of(torch.stack(accuracies), torch.stack(losses))
 
@@ -130,7 +130,7 @@ def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -
         yield from batched(chunk) if len(chunk) > 1 else [train(network, distilled, chunk[0])]
 
 
-def test(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
+def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
     """Accuracy [] and mean cross-entropy [] of one network on real images."""
     chunks = zip(split.images.split(TEST_CHUNK), split.labels.split(TEST_CHUNK), strict=True)
     correct = loss = torch.zeros((), device=weights.device)

@@ -5,12 +5,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from raydistill.distill import Watcher
 from raydistill.report.tensorboard import TensorBoard
-from raydistill.run import Metrics, Run, Watcher
+from raydistill.run import Metrics, Run
 
 
 class ProgressBar(Watcher):
-    """Iterations, loss, validation accuracy, iterations per second and time left; a line a validation without a screen."""
+    """Iterations, loss, accuracy, pace and time left; where there is no screen, a line a validation."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

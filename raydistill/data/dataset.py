@@ -67,11 +67,10 @@ class Dataset:
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data on another device."""
-        moved = {
-            name: Split(split.images.to(device), split.labels.to(device))
-            for name, split in (("train", self.train), ("val", self.val), ("test", self.test))
-        }
-        return replace(self, **moved)
+        train, val, test = (
+            Split(split.images.to(device), split.labels.to(device)) for split in (self.train, self.val, self.test)
+        )
+        return replace(self, train=train, val=val, test=test)
 
     def to_numpy(self) -> dict[str, Any]:
         """Everything as plain values and arrays, which a Ray object store shares between processes uncopied."""
@@ -89,11 +88,11 @@ class Dataset:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             tensors = {k: torch.from_numpy(v) for k, v in values.items() if isinstance(v, np.ndarray)}
-        splits = {
-            name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
-        }
+        train, val, test = (
+            Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+        )
         about = {key: values[key] for key in ("name", "class_names", "fingerprint")}
-        return cls(mean=tensors["mean"], std=tensors["std"], **about, **splits)
+        return cls(mean=tensors["mean"], std=tensors["std"], train=train, val=val, test=test, **about)
 
 
 def load_dataset(config: DistillConfig, data_dir: str | Path | None = None) -> Dataset:
@@ -154,5 +153,5 @@ def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
     for array in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -47,4 +47,5 @@ def resize_images(images: np.ndarray, size: int | None) -> np.ndarray:
     """uint8 [..., C, H, W] at size x size: the shorter side scaled (bilinear, antialiased), the centre cropped."""
     if size is None or images.shape[-2:] == (size, size):
         return images
-    return center_crop(resize(torch.from_numpy(np.ascontiguousarray(images)), [size], antialias=True), [size]).numpy()
+    scaled = resize(torch.from_numpy(np.ascontiguousarray(images)), [size], antialias=True)
+    return np.asarray(center_crop(scaled, [size]))

@@ -38,10 +38,10 @@ def assembled(parts: list[tuple[np.ndarray, np.ndarray]], class_names: tuple[str
                 np.arange(len(train_labels)), test_size=TEST_SHARE, stratify=train_labels, random_state=0
             )
         except ValueError as error:
-            raise UserError(f"{origin}: no test set can be split off its {len(train_labels)} images: {error}") from error
-        return RawData(
-            train_images[train], train_labels[train], train_images[test], train_labels[test], class_names
-        )
+            raise UserError(
+                f"{origin}: no test set can be split off its {len(train_labels)} images: {error}"
+            ) from error
+        return RawData(train_images[train], train_labels[train], train_images[test], train_labels[test], class_names)
     if train_images.shape[1:] != rest[0][0].shape[1:]:
         shapes = " and ".join(str(images.shape[1:]) for images, _ in parts)
         raise UserError(f"{origin}: training and test images differ in shape (C, H, W): {shapes}; set image_size")

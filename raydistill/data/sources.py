@@ -5,6 +5,7 @@ To add one: write `(config, data_dir) -> RawData` and enter it in `SOURCES`.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def read_source(config: DistillConfig, data_dir: str | Path | None = None) -> Ra
     Raises:
         UserError: no such source, or it cannot be read.
     """
-    kind, colon, path = config.dataset.partition(":")
+    kind, _, path = config.dataset.partition(":")
     if kind in PATH_SOURCES:
         if not path:
             raise UserError(f"dataset={config.dataset}: say where, as in {kind}:PATH")
@@ -60,10 +61,8 @@ def _torchvision(name: str) -> Callable[[Path], RawData]:
     def read(data_dir: Path) -> RawData:
         from torchvision import datasets
 
-        try:
+        with suppress(OSError):  # a read-only folder that has the data is fine; one that lacks them fails below
             data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            pass  # a read-only folder that has the data is fine; one that lacks them fails below
         try:
             train, test = (getattr(datasets, name)(data_dir, train=t, download=True) for t in (True, False))
         except (OSError, RuntimeError) as error:

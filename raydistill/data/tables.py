@@ -94,8 +94,9 @@ def _hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
 
 def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or isinstance(kind, pa.FixedShapeTensorType))
+        return bool(kind.get_field_index("bytes") >= 0)
+    bytes_ = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(bytes_ or isinstance(kind, pa.FixedShapeTensorType))
 
 
 def _column(what: str, named: str | None, candidates: list[str], schema: pa.Schema, path: Path) -> str:
@@ -116,7 +117,9 @@ def _class_names(values: list[np.ndarray], names: list[str] | None, where: str) 
     if kinds <= {"i", "u"}:
         low, high = min(v.min(initial=0) for v in values), max(v.max(initial=0) for v in values)
         if low < 0 or (names is not None and high >= len(names)):
-            raise UserError(f"{where}: classes must be 0 to {len(names or []) - 1 if names else 'K-1'}, not {low} to {high}")
+            raise UserError(
+                f"{where}: classes must be 0 to {len(names or []) - 1 if names else 'K-1'}, not {low} to {high}"
+            )
         return tuple(names) if names else tuple(str(i) for i in range(high + 1))
     if kinds <= {"O", "U"} and all(isinstance(x, str) for v in values for x in v):
         return tuple(sorted({x for v in values for x in v}))

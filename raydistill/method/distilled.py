@@ -37,7 +37,7 @@ class DistilledSet:
         return self.raw_rates.numel()
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """The training in order: images [B, C, H, W], label probabilities [B, K] and step size of each gradient step."""
+        """The gradient steps in order: images [B, C, H, W], label probabilities [B, K], step size."""
         for rates in self.learning_rates.tolist():
             yield from zip(self.images, self.labels, rates, strict=True)
 
@@ -62,13 +62,14 @@ class DistilledSet:
         epochs: int,
         images_per_class: int,
         num_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
+        image_std: float,
         learning_rate: float,
         generator: torch.Generator,
     ) -> "DistilledSet":
-        """Images of N(0, 1), class after class, with one-hot labels and equal step sizes (Wang et al. 2018)."""
+        """Images of N(0, image_std), class after class, with one-hot labels and equal step sizes (Wang et al. 2018)."""
         size = (steps, num_classes * images_per_class, *image_shape)
-        images = torch.randn(size, generator=generator, device=generator.device)
+        images = image_std * torch.randn(size, generator=generator, device=generator.device)
         labels = torch.eye(num_classes, device=generator.device).repeat_interleave(images_per_class, dim=0)
         rates = torch.full((epochs, steps), learning_rate, device=generator.device)
         return cls.from_rates(images, labels.repeat(steps, 1, 1), rates)

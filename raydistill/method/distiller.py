@@ -44,6 +44,7 @@ class Distiller:
             images_per_class=config.images_per_class,
             num_classes=num_classes,
             image_shape=tuple(real.images.shape[1:]),
+            image_std=config.image_std,
             learning_rate=config.inner_lr,
             generator=named_generator(config.seed, "images", device),
         )

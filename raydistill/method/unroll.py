@@ -24,7 +24,8 @@ def inner_loss(network: Apply, weights: Tensor, images: Tensor, labels: Tensor) 
 
 def inner_step(network: Apply, weights: Tensor, images: Tensor, labels: Tensor, rate: Tensor) -> Tensor:
     """w - rate * dloss/dw: one gradient step."""
-    return weights - rate * grad(inner_loss, argnums=1)(network, weights, images, labels)
+    gradient: Tensor = grad(inner_loss, argnums=1)(network, weights, images, labels)
+    return weights - rate * gradient
 
 
 def train(network: Apply, distilled: DistilledSet, weights: Tensor) -> Tensor:
@@ -47,25 +48,23 @@ def hypergradient(
     Returns:
         loss [], and a DistilledSet that holds the gradients.
     """
-    steps = len(distilled.images)
     pulls = []
     for rates in distilled.learning_rates:
-        for s in range(steps):
-            weights, pull = vjp(  # w_{t+1}, and how its gradient flows back to (w_t, x_t, y_t, rate_t)
-                lambda *args: inner_step(network, *args), weights, distilled.images[s], distilled.labels[s], rates[s]
-            )
+        for images, labels, rate in zip(distilled.images, distilled.labels, rates, strict=True):
+            # w_{t+1}, and how its gradient flows back to (w_t, x_t, y_t, rate_t)
+            stepped = vjp(lambda *args: inner_step(network, *args), weights, images, labels, rate)
+            weights, pull = stepped[0], stepped[1]
             pulls.append(pull)
 
     dw, loss = grad_and_value(objective)(weights)
 
-    d_images: list[Tensor] = [torch.zeros_like(images) for images in distilled.images]
-    d_labels: list[Tensor] = [torch.zeros_like(labels) for labels in distilled.labels]
-    d_rates: list[Tensor] = []
-    for t in reversed(range(len(pulls))):
-        dw, dx, dy, d_rate = pulls[t](dw)
-        d_images[t % steps] = d_images[t % steps] + dx
-        d_labels[t % steps] = d_labels[t % steps] + dy
-        d_rates.insert(0, d_rate)
+    shares = []
+    for pull in reversed(pulls):
+        dw, *share = pull(dw)
+        shares.append(share)
+    epochs_and_steps = distilled.raw_rates.shape
+    d_images, d_labels, d_rates = (
+        torch.stack(parts[::-1]).unflatten(0, epochs_and_steps) for parts in zip(*shares, strict=True)
+    )
     slope = torch.sigmoid(distilled.raw_rates)  # d softplus(raw) / d raw
-    d_raw = torch.stack(d_rates).view_as(slope) * slope
-    return loss, DistilledSet(torch.stack(d_images), torch.stack(d_labels), d_raw)
+    return loss, DistilledSet(d_images.sum(0), d_labels.sum(0), d_rates * slope)

@@ -21,6 +21,7 @@ class Network:
         self.mean, self.std = _moments(module, init)
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
+        """Logits [B, K]; differentiable in both arguments, any number of times."""
         return functional_call(self.module, self.unflatten(weights), (images,))  # type: ignore[no-any-return]
 
     @property

@@ -1,6 +1,6 @@
 """Figures, as matplotlib Figure objects without the global state of pyplot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from raydistill.errors import UserError
 MAX_ROWS = 12  # of images in one grid
 
 
-def image_grid(pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None) -> Figure:
+def image_grid(
+    pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None
+) -> Figure:
     """One row a minibatch, one column an image, titled by class; values beyond black and white are drawn clipped.
 
     Each image is stretched by its own 2nd and 98th percentile where it leaves 0..1: learned images use contrasts
@@ -68,7 +70,9 @@ def step_sizes(learning_rates: Tensor) -> Figure:
     return figure
 
 
-def pareto_front(rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: dict[str, str]) -> Figure:
+def pareto_front(
+    rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: Mapping[str, str]
+) -> Figure:
     """All trials and the front over them, for the first objective against the second (or the trial, if there is one).
 
     Args:

@@ -1,9 +1,11 @@
 """What TensorBoard shows of one distillation: scalars, the images, the step sizes."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from raydistill.method import DistilledSet
 from raydistill.report.figures import image_grid, step_sizes
@@ -33,6 +35,14 @@ class TensorBoard:
         for name, value in metrics.items():
             if name != "iterations":
                 self.writer.add_scalar(name, value, int(metrics["iterations"]))
+
+    def hparams(self, values: dict[str, Any], metrics: list[str]) -> None:
+        """Enters the run in TensorBoard's table of hyperparameters, beside the last values of these metrics."""
+        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
+        experiment, start, end = hparams(plain, dict.fromkeys(metrics, 0.0))
+        assert self.writer.file_writer is not None
+        for summary in (experiment, start, end):
+            self.writer.file_writer.add_summary(summary)
 
     def pictures(self, distilled: DistilledSet, iteration: int, always: bool = False) -> None:
         """Draws the set, at the first of every `PICTURE_EVERY` calls, or `always`."""

@@ -1,0 +1,140 @@
+"""One distillation from start to end, as `raydistill distill` runs it."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raydistill.artifact import SUFFIX, Artifact, save
+from raydistill.config import DistillConfig, validated
+from raydistill.data import Dataset, load_dataset
+from raydistill.errors import Diverged, UserError
+from raydistill.run import Metrics, Run, load_checkpoint, save_checkpoint
+
+
+class Watcher:
+    """What `distill` tells while it runs; override what you need."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first iteration of this process."""
+
+    def on_iteration(self, iteration: int) -> None:
+        """After each iteration."""
+
+    def on_metrics(self, run: Run, metrics: Metrics) -> None:
+        """After each validation."""
+
+    def on_test(self) -> None:
+        """Before the final test."""
+
+
+SAVE_SECONDS = 20.0  # between two checkpoints
+
+
+def distill(
+    config: DistillConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    watchers: tuple[Watcher, ...] = (),
+) -> Artifact:
+    """Runs one distillation to its end, or until Ctrl-C or SIGTERM, and tests its best set.
+
+    Args:
+        config: the settings; with `resume` they may be left out.
+        out: folder for the checkpoint and the artifact (`best.distilled`); without it nothing is written.
+        resume: go on from the checkpoint in `out`.
+        data: the real data, where they are loaded already.
+        data_dir: folder of downloaded data sets.
+        watchers: are told of the progress.
+
+    Returns:
+        the artifact of the best set by validation accuracy. Its metrics hold test_accuracy, test_accuracy_std,
+        nets, baseline_random_real, num_images, iterations, seconds, and stopped=1 where it was interrupted.
+
+    Raises:
+        UserError: the settings do not fit the data, or there is nothing to resume.
+        Diverged: the loss was not finite before the first validation.
+    """
+    folder = Path(out) if out is not None else None
+    state = load_checkpoint(folder) if resume and folder is not None else None
+    if state is not None:
+        config = config or validated(DistillConfig, state["config"], f"{folder}: ")
+        if config.model_dump(mode="json") != state["config"]:
+            raise UserError(f"{folder}: its checkpoint was made with other settings; resume it without settings")
+    config = config or DistillConfig()
+    run = Run(config, data or load_dataset(config, data_dir))
+    if state is not None:
+        run.load_state_dict(state)
+    for watcher in watchers:
+        watcher.on_start(run)
+
+    def tick(iteration: int) -> None:
+        for watcher in watchers:
+            watcher.on_iteration(iteration)
+
+    saved = time.monotonic()
+    diverged = None
+    with stop_on_signals() as stop:
+        while not run.done and not stop():
+            try:
+                metrics = run.advance(stop, tick)
+            except Diverged as error:
+                if run.best is None:
+                    raise
+                diverged = str(error)
+                break
+            for watcher in watchers:
+                if metrics is not None:
+                    watcher.on_metrics(run, metrics)
+            if folder is not None and time.monotonic() - saved > SAVE_SECONDS:
+                keep(run, folder)
+                saved = time.monotonic()
+
+    if folder is not None and diverged is None:
+        keep(run, folder)
+    for watcher in watchers:
+        watcher.on_test()
+    results = run.test() | {"iterations": run.iteration, "seconds": run.seconds}
+    if not run.done:
+        results["stopped"] = 1
+    artifact = run.artifact(results, **({"diverged": diverged} if diverged else {}))
+    if folder is not None:
+        save(artifact, folder / f"best{SUFFIX}")
+    return artifact
+
+
+def keep(run: Run, folder: Path) -> None:
+    """Writes what a killed process must not lose: the run's state, and its best set so far as an artifact."""
+    save_checkpoint(run, folder)
+    save(run.artifact(), folder / f"best{SUFFIX}")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Within it, the first Ctrl-C or SIGTERM only makes the given function return True; a second Ctrl-C interrupts.
+
+    So that an iteration is never left half done. In other threads than the main one signals are not touched.
+    """
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

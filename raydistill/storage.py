@@ -1,0 +1,68 @@
+"""Places to keep things: local folders and object stores, by one name."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from raydistill.errors import UserError
+
+
+def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
+    """The file system of a folder or an s3:// or gs:// address, and the path within it.
+
+    Raises:
+        UserError: it is no such address.
+    """
+    text = str(path).rstrip("/")
+    try:
+        if "://" in text:
+            filesystem, inside = pa.fs.FileSystem.from_uri(text)
+            return filesystem, inside
+        return pa.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a place that can be opened: {error}") from error
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a file or folder.
+
+    Raises:
+        UserError: the place cannot be reached.
+    """
+    filesystem, inside = open_place(path)
+    try:
+        return bool(filesystem.get_file_info(inside).type != pa.fs.FileType.NotFound)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be reached: {error}") from error
+
+
+def join(place: str | Path, *parts: str) -> str:
+    """A path below a place; the query of an address (as in s3://bucket?region=...) stays at the end."""
+    head, mark, query = str(place).partition("?")
+    return "/".join([head.rstrip("/"), *parts]) + mark + query
+
+
+def write_json(path: str, values: Any) -> None:
+    """Writes a JSON file, making its folder.
+
+    Raises:
+        UserError: the place cannot be written to.
+    """
+    filesystem, inside = open_place(path)
+    try:
+        filesystem.create_dir(os.path.dirname(inside), recursive=True)
+        with filesystem.open_output_stream(inside) as stream:
+            stream.write(json.dumps(values, indent=2, default=str).encode())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error}") from error
+
+
+def read_json(path: str) -> Any:
+    """The content of a JSON file."""
+    filesystem, inside = open_place(path)
+    with filesystem.open_input_stream(inside) as stream:
+        return json.loads(stream.read())

@@ -1,0 +1,1 @@
+"""Sweeps with Ray Tune and Optuna. The only package that imports Ray."""

@@ -1,0 +1,54 @@
+"""The Ray cluster a sweep runs on."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Ray reads these when it is imported, which the imports below do.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it each start warns
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0")
+
+import logging
+
+import ray
+
+from raydistill.errors import UserError
+from raydistill.sweep_config import Resources
+
+
+@contextmanager
+def ray_running(need: Resources) -> Iterator[None]:
+    """Within it Ray is connected: to the running cluster, else to one on this machine alone that ends with it.
+
+    Raises:
+        UserError: no node has the resources of one trial, and the cluster cannot grow.
+    """
+    begun = not ray.is_initialized()
+    if begun:
+        _connect()
+    try:
+        _check_resources(need)
+        yield
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+def _connect() -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address="auto", **quiet)
+    except ConnectionError:  # no cluster: one on loopback, without dashboard
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+
+
+def _check_resources(need: Resources) -> None:
+    """On a cluster of one node there is no hope that a larger one joins."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) != 1 or os.environ.get("RAY_ADDRESS"):
+        return
+    for name, wanted in (("CPU", need.cpu), ("GPU", need.gpu)):
+        there = nodes[0].get(name, 0)
+        if wanted > there:
+            raise UserError(f"resources.{name.lower()}={wanted:g}: this machine has {there:g}")

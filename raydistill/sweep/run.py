@@ -1,0 +1,147 @@
+"""Running a sweep: the Tuner, and going on after the driver died."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from rich.console import Console
+
+from raydistill.data import Dataset, load_dataset
+from raydistill.errors import UserError
+from raydistill.networks import build_network
+from raydistill.storage import exists, join, open_place, read_json, write_json
+from raydistill.sweep.cluster import ray_running
+from raydistill.sweep.monitor import Monitor
+from raydistill.sweep.result import SweepResult, collect
+from raydistill.sweep.space import optuna_search
+from raydistill.sweep.trainable import DistillTrial
+from raydistill.sweep_config import SweepConfig
+
+SWEEP_FILE = "sweep.json"
+
+
+def sweep(
+    config: SweepConfig,
+    *,
+    resume: bool = False,
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    console: Console | None = None,
+) -> SweepResult:
+    """Runs a sweep to its end on the Ray cluster at hand, or on a local one that ends with it.
+
+    Args:
+        config: the sweep.
+        resume: go on with the sweep of this name in its storage: finished trials stay, others go on from their
+            last checkpoint, the search goes on with what it knew.
+        data: the real data, where they are loaded already.
+        data_dir: folder of downloaded data sets.
+        console: where to show progress; None for nowhere.
+
+    Raises:
+        UserError: the settings do not go together, or the storage holds another sweep of this name, or none to resume.
+    """
+    folder = join(config.storage, config.name)
+    check_storage(config, folder, resume)
+    data = data or load_dataset(config.trial_config({}), data_dir)
+    check_networks(config, data)
+    if not resume:
+        write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
+    with ray_running(config.resources):
+        tuner = _restored(config, folder, data) if resume else _fresh(config, data, console is not None)
+        results = tuner.fit()
+        return collect(config, folder, results)
+
+
+def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
+    """Raises UserError unless there is nothing to overwrite or, with `resume`, this same sweep to go on with."""
+    started = exists(join(folder, SWEEP_FILE))
+    if not resume:
+        if started:
+            raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")
+        return
+    if not started:
+        raise UserError(f"{folder}: holds no sweep to resume")
+    if not exists(join(folder, "tuner.pkl")):
+        raise UserError(f"{folder}: its sweep ended before the first trial; remove the folder and start it again")
+    old = read_json(join(folder, SWEEP_FILE))
+    new = config.model_dump(mode="json")
+    changed = [key for key in new if key != "storage" and old.get(key) != new[key]]
+    if changed:
+        raise UserError(f"{folder}: was begun with another {', '.join(changed)}; resume it with the same sweep file")
+
+
+def check_networks(config: SweepConfig, data: Dataset) -> None:
+    """Raises UserError if a network that the sweep may choose does not fit the data."""
+    shapes = {"network", "width", "depth", "init"}
+    points: list[dict[str, Any]] = [{}]
+    for name in shapes & set(config.search):
+        points = [p | {name: value} for p in points for value in config.search[name].ends]
+    for point in points:
+        build_network(config.trial_config(point), data.image_shape, data.num_classes)
+
+
+def _trainable(config: SweepConfig, data: Dataset) -> Any:
+    """The trial class with its resources and with what all trials share, put once into the object store."""
+    shared = {
+        "base": config.base | {"iterations": config.budget.iterations},
+        "data": data.to_numpy(),
+        "threads": config.resources.cpu,
+    }
+    resources = config.resources.model_dump()
+    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), resources)
+
+
+def _fresh(config: SweepConfig, data: Dataset, show: bool) -> tune.Tuner:
+    filesystem, inside = open_place(config.storage)
+    concurrent = None if config.budget.concurrent == "auto" else config.budget.concurrent
+    return tune.Tuner(
+        _trainable(config, data),
+        tune_config=tune.TuneConfig(
+            search_alg=optuna_search(config),
+            scheduler=_scheduler(config),
+            num_samples=config.budget.trials,
+            max_concurrent_trials=concurrent,
+            time_budget_s=config.budget.hours and config.budget.hours * 3600,
+            reuse_actors=True,
+            trial_dirname_creator=_trial_name,
+            trial_name_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=config.name,
+            storage_path=inside,
+            storage_filesystem=filesystem,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            failure_config=tune.FailureConfig(max_failures=2),
+            sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
+            callbacks=[Monitor(config.budget.trials)] if show else [],
+            verbose=0,
+        ),
+    )
+
+
+def _restored(config: SweepConfig, folder: str, data: Dataset) -> tune.Tuner:
+    filesystem, inside = open_place(folder)
+    return tune.Tuner.restore(
+        inside, _trainable(config, data), storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
+    )
+
+
+def _scheduler(config: SweepConfig) -> TrialScheduler:
+    if config.scheduler == "none":
+        return FIFOScheduler()
+    asha = config.scheduler.asha
+    longest = config.budget.iterations
+    return ASHAScheduler(
+        time_attr="iterations",
+        metric="val_accuracy",
+        mode="max",
+        grace_period=min(asha.grace, longest),
+        reduction_factor=asha.reduction,
+        max_t=longest,
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.trial_id}"

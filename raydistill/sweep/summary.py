@@ -1,0 +1,57 @@
+"""What a sweep prints and draws at its end."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raydistill.artifact import load
+from raydistill.report.figures import artifact_grid, pareto_front, write_figure
+from raydistill.sweep.monitor import settings
+from raydistill.sweep.result import SweepResult
+
+LEADERS = 10
+
+
+def print_summary(result: SweepResult, console: Console) -> None:
+    """Leaderboard, front, pictures and the commands to type next."""
+    if not result.trials:
+        console.print(f"[yellow]no trial came to its first validation[/]; their errors are in {result.folder}")
+        return
+    leaders = result.trials[:LEADERS]
+    console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
+    title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
+    console.print(_table(title, result.front, result))
+    best = max(result.front, key=lambda row: row["val_accuracy"])
+    pictures = Path("." if "://" in result.folder else result.folder)
+    write_figure(artifact_grid(load(best["artifact"])), pictures / "best.png")
+    write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures / "front.png")
+    console.print("next:")
+    for what, command in (
+        ("the best images", f"{pictures / 'best.png'} (others: raydistill show ARTIFACT -o grid.png)"),
+        ("the front", f"{pictures / 'front.png'}; artifacts in {result.folder}/front"),
+        ("test the best", f"raydistill evaluate {best['artifact']}"),
+        ("watch all trials", f"tensorboard --logdir {result.folder}"),
+        ("use it in Python", f'raydistill.load("{best["artifact"]}")'),
+    ):
+        console.print(f"  {what:18} {command}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table:
+    table = Table(title=title, title_justify="left")
+    extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
+    table.add_column("trial")
+    for column in ("val", "images", *extra, "iterations"):
+        table.add_column(column, justify="right")
+    table.add_column("settings", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["trial"],
+            f"{100 * row['val_accuracy']:.1f}%" + (" diverged" if row["diverged"] else ""),
+            str(row["num_images"]),
+            *(f"{row[name]:.4g}" for name in extra),
+            str(row["iterations"]),
+            settings(row["config"]),
+        )
+    return table

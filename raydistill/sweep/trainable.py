@@ -1,0 +1,92 @@
+"""A trial: one distillation as Ray Tune drives it."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from raydistill.artifact import SUFFIX, save
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset
+from raydistill.device import pick_device, use_threads
+from raydistill.errors import Diverged
+from raydistill.report.tensorboard import TensorBoard
+from raydistill.run import Run, load_checkpoint, save_checkpoint
+from raydistill.sweep_config import OBJECTIVES
+
+BEST = f"best{SUFFIX}"
+
+
+class DistillTrial(tune.Trainable):
+    """Each step goes on to the next validation; each checkpoint holds the artifact of the best set so far.
+
+    The parameters of `setup` beside the trial's own config come from `tune.with_parameters`: one copy a node.
+    """
+
+    def setup(self, config: dict[str, Any], base: dict[str, Any], data: dict[str, Any], threads: float) -> None:
+        """Begins the first trial of this actor.
+
+        Args:
+            config: the searched settings of the trial.
+            base: all others, as of DistillConfig.
+            data: the real data, as of `Dataset.to_numpy`, in the node's shared memory.
+            threads: cores of the trial's slot.
+        """
+        use_threads(threads)
+        self.base = base
+        self.data = Dataset.from_numpy(data).to(pick_device(DistillConfig(**base).device))
+        self.board: TensorBoard | None = None
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.cleanup()
+        self.run = Run(DistillConfig(**self.base | config), self.data)
+        self.searched = config
+
+    def step(self) -> dict[str, Any]:
+        """Iterates up to the next validation.
+
+        Returns:
+            the metrics; val_accuracy is that of the best set so far, which is the one in the checkpoint. A trial
+            that diverged is done and reports the worst values that there are, all finite.
+        """
+        if self.run.done:  # a checkpoint of the end, restored
+            return self._result({}) | {"done": True}
+        if self.board is None:
+            data = self.data
+            self.board = TensorBoard(self.logdir, data.class_names, data.mean, data.std, start=self.run.iteration)
+            self.board.hparams(self.searched, list(OBJECTIVES))
+        try:
+            metrics = self.run.advance() or {}
+        except Diverged:
+            worst = {name: value for name, value in OBJECTIVES.items() if value is not None}
+            return self._result({}) | worst | {"diverged": 1, "done": True}
+        self.board.scalars(self._result(metrics))
+        self.board.pictures(self.run.distiller.learned, self.run.iteration, always=self.run.done)
+        return self._result(metrics) | {"diverged": 0, "done": self.run.done}
+
+    def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
+        run = self.run
+        sizes = {"num_images": run.distiller.learned.num_images, "grad_steps": run.config.grad_steps}
+        last = {"val_accuracy_last": metrics["val_accuracy"]} if "val_accuracy" in metrics else {}
+        return metrics | last | run.best_metrics | sizes | {"iterations": run.iteration, "seconds": run.seconds}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes the run's whole state and the artifact of its best set."""
+        save_checkpoint(self.run, Path(checkpoint_dir))
+        save(self.run.artifact(trial=self.trial_id, searched=self.searched), Path(checkpoint_dir) / BEST)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Goes on from a checkpoint folder, bit-identically on the CPU."""
+        self.run.load_state_dict(load_checkpoint(checkpoint))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another trial in the same process: what takes seconds to start (torch, the data) stays."""
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """Closes the trial's log."""
+        if self.board is not None:
+            self.board.close()
+            self.board = None

@@ -1,0 +1,186 @@
+"""Every setting of a sweep: the YAML file that `raydistill sweep` reads."""
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from raydistill.config import DistillConfig, Settings, validated
+from raydistill.errors import UserError
+
+# What a trial reports and a sweep may optimise, with the value that stands for "diverged".
+OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_steps": None, "seconds": None}
+
+# One sweep compares its trials on one data set and one device, for one length.
+NOT_SEARCHED = (
+    *("dataset", "image_column", "label_column", "image_size", "val_fraction", "split_seed"),
+    *("device", "iterations", "eval_every"),
+)
+
+
+KINDS = ("int", "logint", "uniform", "loguniform", "choice")
+
+
+class Distribution(Settings):
+    """Where a searched setting may lie, written as {KIND: [...]}.
+
+    int and uniform: whole and other numbers from low to high, both included; logint and loguniform: the same, evenly
+    in the logarithm; choice: one of the values listed.
+    """
+
+    kind: Literal["int", "logint", "uniform", "loguniform", "choice"]
+    """Which distribution."""
+    ends: tuple[Any, ...]
+    """Low and high, or all choices."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, value: Any) -> Any:
+        if not (isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS):
+            raise ValueError(f"should be {{KIND: [...]}} with one of {', '.join(KINDS)}")
+        [(kind, ends)] = value.items()
+        if not isinstance(ends, list) or not ends or (kind != "choice" and len(ends) != 2):
+            raise ValueError(f"{kind}: should be " + ("a list of values" if kind == "choice" else "[low, high]"))
+        return {"kind": kind, "ends": tuple(ends)}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Distribution":
+        if self.kind == "choice":
+            return self
+        allowed = int if "int" in self.kind else (int, float)
+        low, high = self.ends
+        if not isinstance(low, allowed) or not isinstance(high, allowed) or isinstance(low, bool):
+            raise ValueError(f"{self.kind}: low and high should be {'whole ' if allowed is int else ''}numbers")
+        if low > high:
+            raise ValueError(f"{self.kind}: low {low} is above high {high}")
+        if "log" in self.kind and low <= 0:
+            raise ValueError(f"{self.kind}: low must be above 0, not {low}")
+        return self
+
+    def contains(self, value: Any) -> bool:
+        """Whether the search could come to this value."""
+        if self.kind == "choice":
+            return value in self.ends
+        return isinstance(value, (float, int)) and bool(self.ends[0] <= value <= self.ends[1])
+
+
+class Asha(Settings):
+    """Asynchronous successive halving (Li et al. 2018) on val_accuracy."""
+
+    grace: int = Field(200, ge=1)
+    """Iterations before a trial may be stopped."""
+    reduction: float = Field(3, gt=1)
+    """At each rung the best 1/reduction go on; rungs are at grace * reduction ** k iterations."""
+
+
+class Scheduler(Settings):
+    """Which trials are stopped early."""
+
+    asha: Asha = Asha()
+    """Stop the less accurate ones."""
+
+
+class Budget(Settings):
+    """How much the sweep may use."""
+
+    trials: int = Field(32, ge=1)
+    """Settings to try."""
+    iterations: int = Field(2000, ge=1)
+    """Outer iterations of a trial that is not stopped early."""
+    concurrent: Literal["auto"] | int = "auto"
+    """Trials at a time; auto as many as the resources allow."""
+    hours: float | None = Field(None, gt=0)
+    """Start and continue no trial after this time."""
+
+    @field_validator("concurrent")
+    @classmethod
+    def _some(cls, value: Any) -> Any:
+        if value != "auto" and value < 1:
+            raise ValueError("should be auto or at least 1")
+        return value
+
+
+class Resources(Settings):
+    """What one trial occupies."""
+
+    cpu: float = Field(1, gt=0)
+    """Cores; torch gets as many threads."""
+    gpu: float = Field(0, ge=0)
+    """GPUs; 0.25 puts four trials on one."""
+
+
+class SweepConfig(Settings):
+    """A sweep: what is fixed, what is searched, for what, and with how much."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The folder in `storage`."""
+    base: dict[str, Any] = {}
+    """Settings of `DistillConfig` that all trials share."""
+    search: dict[str, Distribution] = Field(min_length=1)
+    """Settings to search, each with a distribution."""
+    objectives: dict[str, Literal["max", "min"]] = {"val_accuracy": "max", "num_images": "min"}
+    """One or several of val_accuracy, val_loss, num_images, grad_steps, seconds."""
+    known_good: list[dict[str, Any]] = []
+    """Points to try first; what they leave out is taken from `base` or the defaults."""
+    budget: Budget = Budget()
+    """How much the sweep may use."""
+    scheduler: Scheduler | Literal["none"] = Scheduler()
+    """Early stopping: {asha: {...}} or none."""
+    resources: Resources = Resources()
+    """What one trial occupies."""
+    storage: str = "runs"
+    """Folder, or s3:// or gs:// address."""
+    seed: int = 0
+    """Of Optuna's sampler."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        for name in value:
+            if name not in OBJECTIVES:
+                raise ValueError(f"there is no objective {name} (there are {', '.join(OBJECTIVES)})")
+        if not value:
+            raise ValueError("name at least one")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SweepConfig":
+        try:
+            self._check()
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def _check(self) -> None:
+        for name, distribution in self.search.items():
+            if name in NOT_SEARCHED:
+                raise UserError(f"search.{name}: is the same for all trials of a sweep; put it in base")
+            if name in self.base:
+                raise UserError(f"search.{name}: is in base as well; leave it in one of them")
+            for value in distribution.ends:
+                validated(DistillConfig, self.base | {name: value} | {"iterations": 1}, f"search.{name}: ")
+        if "iterations" in self.base:
+            raise UserError("base.iterations: is budget.iterations in a sweep")
+        self.trial_config({})
+        for point in self.known_good:
+            self.full_point(point)
+
+    def trial_config(self, values: dict[str, Any]) -> DistillConfig:
+        """The config of a trial with these searched values."""
+        common = {"iterations": self.budget.iterations}
+        return validated(DistillConfig, self.base | values | common, "base: " if not values else "")
+
+    def full_point(self, point: dict[str, Any]) -> dict[str, Any]:
+        """A value for each searched setting: the point's, else that of base or the default.
+
+        Raises:
+            UserError: the search could not come to the point.
+        """
+        for name in point:
+            if name not in self.search:
+                raise UserError(f"known_good: {name} is not searched (search has {', '.join(self.search)})")
+        default = self.trial_config({})
+        full = {name: point.get(name, getattr(default, name)) for name in self.search}
+        for name, value in full.items():
+            if not self.search[name].contains(value):
+                raise UserError(f"known_good: {name}={value} is outside search.{name} {list(self.search[name].ends)}")
+        return full

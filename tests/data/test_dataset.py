@@ -1,0 +1,109 @@
+"""Splits, normalisation, and the digits that are always there."""
+
+import numpy as np
+import pytest
+import torch
+
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset, load_dataset
+from raydistill.errors import UserError
+
+
+def test_digits_are_scikit_learns(digits):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    assert len(digits.train) + len(digits.val) + len(digits.test) == len(labels) == 1797
+    ours = torch.cat([s.images for s in (digits.train, digits.val, digits.test)]) * digits.std + digits.mean
+    assert ours.sum().item() == pytest.approx(images.sum() / 16, rel=1e-3)  # the very pixels, in 0..1
+    classes = torch.cat([s.labels for s in (digits.train, digits.val, digits.test)])
+    assert torch.equal(classes.bincount(), torch.tensor(np.bincount(labels)))
+
+
+def test_normalised_by_the_training_split(digits):
+    assert digits.train.images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert digits.train.images.std().item() == pytest.approx(1, abs=1e-4)
+
+
+def test_splits_are_stratified_disjoint_and_seeded(digits):
+    shares = digits.val.labels.bincount() / digits.train.labels.bincount()
+    assert shares.min() > 0.09
+    assert shares.max() < 0.13
+    rows = [{tuple(i.flatten().tolist()) for i in s.images} for s in (digits.train, digits.val, digits.test)]
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[2]
+    assert not rows[1] & rows[2]
+    again = load_dataset(DistillConfig(seed=5))
+    assert torch.equal(again.val.images, digits.val.images)  # the run's seed does not matter
+    other = load_dataset(DistillConfig(split_seed=1))
+    assert not torch.equal(other.val.labels, digits.val.labels)
+    assert torch.equal(other.test.labels, digits.test.labels)  # and the test set never changes
+
+
+def test_through_numpy_and_back_shares_memory(digits):
+    values = digits.to_numpy()
+    values["train_images"].setflags(write=False)  # as arrays from the object store are
+    back = Dataset.from_numpy(values)
+    assert torch.equal(back.train.images, digits.train.images)
+    assert torch.equal(back.test.labels, digits.test.labels)
+    assert back.train.images.data_ptr() == values["train_images"].ctypes.data
+    assert (back.fingerprint, back.class_names) == (digits.fingerprint, digits.class_names)
+
+
+def test_image_size_resizes():
+    data = load_dataset(DistillConfig(image_size=12))
+    assert data.image_shape == (1, 12, 12)
+
+
+def test_mnist_through_torchvision(real_data):
+    data = load_dataset(DistillConfig(dataset="mnist"), real_data)
+    assert (len(data.train), len(data.val), len(data.test)) == (54000, 6000, 10000)
+    assert data.image_shape == (1, 28, 28)
+    assert data.mean.item() == pytest.approx(0.1307, abs=2e-3)  # the constants everybody uses
+    assert data.std.item() == pytest.approx(0.3081, abs=2e-3)
+
+
+def test_usps_and_cifar10_parquet(real_data):
+    usps = load_dataset(DistillConfig(dataset=f"parquet:{real_data / 'usps'}"))
+    assert (len(usps.train) + len(usps.val), len(usps.test), usps.image_shape) == (7291, 2007, (1, 16, 16))
+    cifar = load_dataset(
+        DistillConfig(dataset=f"parquet:{real_data / 'cifar10' / 'test-00000-of-00001.parquet'}", val_fraction=0.2)
+    )
+    assert cifar.class_names[:2] == ("airplane", "automobile")
+    assert (len(cifar.train), len(cifar.val), len(cifar.test)) == (6400, 1600, 2000)  # one file: a fifth is the test
+
+
+def test_fashionmnist_is_read_from_files_of_its_format(tmp_path):
+    """The four idx files as torchvision expects them, with 40 + 20 images of our own."""
+    import struct
+
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 40), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    data = load_dataset(DistillConfig(dataset="fashionmnist", val_fraction=0.25), tmp_path)
+    assert data.class_names[0] == "T-shirt/top"
+    assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 20)
+    pixels = (data.test.images[3] * data.std + data.mean) * 255
+    assert torch.equal(pixels.round().to(torch.uint8)[0], torch.from_numpy(images[3]))
+
+
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        ({"dataset": "mnits"}, ["dataset=mnits", "digits, mnist"]),
+        ({"dataset": "parquet:"}, ["parquet:PATH"]),
+        ({"dataset": "parquet:/nowhere/x.parquet"}, ["/nowhere/x.parquet", "no such file"]),
+        ({"dataset": "digits", "label_column": "y"}, ["label_column", "parquet"]),
+        ({"dataset": "digits", "val_fraction": 0.0001}, ["val_fraction=0.0001"]),
+    ],
+)
+def test_what_cannot_be_read_is_said(update, words):
+    with pytest.raises(UserError) as error:
+        load_dataset(DistillConfig(**update))
+    for word in words:
+        assert word in str(error.value)

@@ -1,0 +1,108 @@
+"""The hypergradient against full autograd and finite differences, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from raydistill.config import DistillConfig
+from raydistill.method import DistilledSet, hypergradient, train
+from raydistill.method.distiller import mean_hypergradient
+from raydistill.method.rng import named_generator
+from raydistill.networks import build_network
+
+STEPS, EPOCHS, CLASSES = 3, 2, 4
+
+
+@pytest.fixture(params=[("lenet", (1, 28, 28)), ("lenet", (3, 32, 32)), ("lenet", (1, 8, 8)), ("convnet", (3, 8, 8))])
+def problem(request):
+    """A network, a distilled set, initial weights [P], and an objective, all in float64."""
+    name, shape = request.param
+    config = DistillConfig(network=name, width=8, depth=2)
+    network = build_network(config, shape, CLASSES)
+    generator = named_generator(3, "test")
+    images = torch.randn(STEPS, 5, *shape, generator=generator).double()
+    labels = torch.randn(STEPS, 5, CLASSES, generator=generator).double().softmax(-1)
+    rates = torch.rand(EPOCHS, STEPS, generator=generator).double() * 0.1 + 0.01
+    weights = network.initial_weights(3, generator).double()
+    real = torch.randn(16, *shape, generator=generator).double()
+    classes = torch.randint(CLASSES, (16,), generator=generator)
+    return (
+        network,
+        DistilledSet.from_rates(images, labels, rates),
+        weights,
+        lambda w: F.cross_entropy(network(w, real), classes),
+    )
+
+
+def autograd_oracle(network, distilled, weights, objective):
+    """The same gradient from one graph through the whole training, in the words of a textbook."""
+    images, labels, raw = (
+        t.clone().requires_grad_() for t in (distilled.images, distilled.labels, distilled.raw_rates)
+    )
+    w = weights.clone().requires_grad_()
+    for e in range(EPOCHS):
+        for s in range(STEPS):
+            loss = -(labels[s] * torch.log_softmax(network(w, images[s]), -1)).sum(-1).mean()
+            (g,) = torch.autograd.grad(loss, w, create_graph=True)
+            w = w - torch.log1p(torch.exp(raw[e, s])) * g
+    loss = objective(w)
+    return loss, torch.autograd.grad(loss, (images, labels, raw))
+
+
+def test_equals_full_autograd(problem):
+    network, distilled, weights, objective = problem
+    loss, gradient = hypergradient(network, distilled, weights[0], objective)
+    expected_loss, expected = autograd_oracle(network, distilled, weights[0], objective)
+    assert abs(loss - expected_loss) < 1e-12
+    for ours, theirs in zip((gradient.images, gradient.labels, gradient.raw_rates), expected, strict=True):
+        assert theirs.abs().max() > 1e-6  # not a comparison of zeros
+        assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("part", ["images", "labels", "raw_rates"])
+def test_equals_finite_differences(problem, part):
+    network, distilled, weights, objective = problem
+    _, gradient = hypergradient(network, distilled, weights[0], objective)
+    direction = torch.randn(getattr(distilled, part).shape, generator=named_generator(1, "direction")).double()
+    step = 1e-6  # small against the kinks of ReLU and max pooling, large against rounding
+
+    def objective_at(amount):
+        parts = {name: getattr(distilled, name) for name in ("images", "labels", "raw_rates")}
+        moved = DistilledSet(**parts | {part: parts[part] + amount * direction})
+        return objective(train(network, moved, weights[0]))
+
+    slope = (objective_at(step) - objective_at(-step)) / (2 * step)
+    exact = (getattr(gradient, part) * direction).sum()
+    assert abs(slope - exact) < 1e-6 * max(1, abs(exact))
+
+
+def test_mean_over_networks_is_the_mean_of_each(problem):
+    network, distilled, weights, objective = problem
+    loss, gradient = mean_hypergradient(network, distilled, weights, objective)
+    each = [hypergradient(network, distilled, w, objective) for w in weights]
+    assert torch.allclose(loss, torch.stack([one[0] for one in each]).mean(), rtol=1e-12)
+    for part in ("images", "labels", "raw_rates"):
+        expected = torch.stack([getattr(one[1], part) for one in each]).mean(0)
+        assert torch.allclose(getattr(gradient, part), expected, rtol=1e-9, atol=1e-13)
+
+
+def test_is_pure(problem):
+    network, distilled, weights, objective = problem
+    before = [t.clone() for t in (distilled.images, distilled.labels, distilled.raw_rates, weights)]
+    first = hypergradient(network, distilled, weights[0], objective)
+    second = hypergradient(network, distilled, weights[0], objective)
+    assert torch.equal(first[1].images, second[1].images)
+    for old, new in zip(before, (distilled.images, distilled.labels, distilled.raw_rates, weights), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_training_equals_torch_sgd(problem):
+    network, distilled, weights, _ = problem
+    trained = train(network, distilled, weights[0])
+    w = weights[0].clone().requires_grad_()
+    for images, labels, rate in distilled.batches():
+        optimizer = torch.optim.SGD([w], lr=rate)
+        optimizer.zero_grad()
+        F.cross_entropy(network(w, images), labels).backward()
+        optimizer.step()
+    assert torch.allclose(trained, w, rtol=1e-10, atol=1e-12)

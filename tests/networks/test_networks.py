@@ -1,0 +1,79 @@
+"""Networks as functions of flat weights."""
+
+import pytest
+import torch
+
+from raydistill.config import DistillConfig
+from raydistill.errors import UserError
+from raydistill.method.rng import named_generator
+from raydistill.networks import build_network
+from raydistill.networks.convnet import ConvNet
+from raydistill.networks.lenet import LeNet
+
+
+@pytest.mark.parametrize(("shape", "weights"), [((1, 28, 28), 61706), ((3, 32, 32), 62006), ((1, 8, 8), 21386)])
+def test_lenet_has_the_published_number_of_weights(shape, weights):
+    """61,706 and 62,006 are LeNet's on MNIST and CIFAR-10; the digits' is 6*26 + 16*151 + 65*120 + 121*84 + 85*10."""
+    network = build_network(DistillConfig(network="lenet"), shape, 10)
+    assert network.num_weights == weights
+    assert network(torch.zeros(weights), torch.zeros(2, *shape)).shape == (2, 10)
+
+
+def test_convnet_has_the_right_number_of_weights():
+    """Three convolutions (3584 + 2 * 147584), three norms (256 each) and 2049 * 10 for the classifier."""
+    network = build_network(DistillConfig(network="convnet"), (3, 32, 32), 10)
+    assert network.num_weights == 320010
+    weights = network.initial_weights(1, named_generator(0, "w"))[0]
+    assert network(weights, torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("module", [LeNet((1, 28, 28), 10), ConvNet((1, 28, 28), 10, 16, 3)])
+def test_same_logits_as_the_module(module):
+    from raydistill.networks import Network
+
+    weights = torch.cat([p.detach().flatten() for p in module.parameters()])
+    images = torch.randn(3, 1, 28, 28)
+    expected = module(images)
+    network = Network(module)
+    assert torch.equal(network(weights, images), expected)
+    assert [tuple(p.shape) for p in network.unflatten(weights).values()] == list(network.shapes.values())
+
+
+def test_initial_weights_have_the_published_spread():
+    network = build_network(DistillConfig(init="xavier"), (1, 28, 28), 10)
+    parts = network.unflatten(network.initial_weights(1, named_generator(0, "w"))[0])
+    reference = torch.nn.init.xavier_normal_(torch.empty(120, 400))
+    assert parts["fc1.weight"].std().item() == pytest.approx(reference.std().item(), rel=0.03)
+    assert all(part.count_nonzero() == 0 for name, part in parts.items() if name.endswith("bias"))
+    kaiming = build_network(DistillConfig(init="kaiming"), (1, 28, 28), 10)
+    reference = torch.nn.init.kaiming_normal_(torch.empty(16, 6, 5, 5))
+    ours = kaiming.unflatten(kaiming.initial_weights(1, named_generator(0, "w"))[0])["conv2.weight"]
+    assert ours.std().item() == pytest.approx(reference.std().item(), rel=0.1)
+
+
+def test_gains_of_normalisation_start_at_one():
+    network = build_network(DistillConfig(network="convnet", width=4, depth=1), (1, 8, 8), 10)
+    parts = network.unflatten(network.initial_weights(1, named_generator(0, "w"))[0])
+    assert torch.equal(parts["features.1.weight"], torch.ones(4))
+    assert torch.equal(parts["features.1.bias"], torch.zeros(4))
+
+
+def test_one_call_draws_different_networks():
+    network = build_network(DistillConfig(), (1, 8, 8), 10)
+    draws = network.initial_weights(2, named_generator(0, "w"))
+    assert not torch.equal(draws[0], draws[1])
+
+
+@pytest.mark.parametrize(
+    ("update", "shape", "words"),
+    [
+        ({"network": "lenett"}, (1, 28, 28), ["network=lenett", "lenet, convnet"]),
+        ({"network": "lenet"}, (1, 2, 2), ["network=lenet", "2x2", "4 pixels"]),
+        ({"network": "convnet", "depth": 4}, (1, 8, 8), ["network=convnet", "8x8", "depth 4", "16 pixels"]),
+    ],
+)
+def test_what_does_not_fit_is_said(update, shape, words):
+    with pytest.raises(UserError) as error:
+        build_network(DistillConfig(**update), shape, 10)
+    for word in words:
+        assert word in str(error.value)

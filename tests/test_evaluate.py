@@ -1,0 +1,117 @@
+"""Evaluation and the random-real baseline."""
+
+import sys
+
+import pytest
+import torch
+
+from raydistill import evaluate
+from raydistill.baselines import random_real, real_images
+from raydistill.config import DistillConfig
+from raydistill.distill import distill
+from raydistill.errors import UserError
+from raydistill.evaluate import Evaluation, evaluate_set, score, train_networks
+from raydistill.method import DistilledSet
+from raydistill.method.rng import named_generator
+from raydistill.method.weights import RandomWeights
+from raydistill.networks import build_network
+
+
+@pytest.fixture(scope="module")
+def learned(digits):
+    config = DistillConfig(
+        iterations=40, eval_every=20, batch_size=128, outer_lr=0.05, inner_lr=0.1, weights="random", test_nets=5
+    )
+    return distill(config, data=digits)
+
+
+def test_accuracy_is_that_of_an_ordinary_torch_loop(learned, digits):
+    """Trains the plain module with torch.optim.SGD on the artifact's batches, from the same weights."""
+    from raydistill.networks.lenet import LeNet
+
+    network = build_network(learned.config, digits.image_shape, 10)
+    starts = RandomWeights(network).sample(3, named_generator(7, "w"))
+    result = evaluate_set(network, learned.distilled, starts, digits.test)
+    accuracies = []
+    for start in starts:
+        module = LeNet(digits.image_shape, 10)
+        module.load_state_dict(network.unflatten(start))
+        for images, labels, rate in learned.distilled.batches():
+            optimizer = torch.optim.SGD(module.parameters(), lr=rate)
+            torch.nn.functional.cross_entropy(module(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        right = module(digits.test.images).argmax(1) == digits.test.labels
+        accuracies.append(right.float().mean().item())
+    assert result.accuracy == pytest.approx(sum(accuracies) / 3, abs=0.006)  # two images of 360, for rounding
+    assert result.accuracy_std == pytest.approx(torch.tensor(accuracies).std().item(), abs=0.006)
+    assert result.nets == 3
+
+
+def scores_trained_at_once_are_those_trained_alone(learned, digits):
+    network = build_network(learned.config, digits.image_shape, 10)
+    starts = RandomWeights(network).sample(18, named_generator(0, "w"))  # more than one chunk
+    together = list(train_networks(network, learned.distilled, starts))
+    assert len(together) == 18
+    for start, trained in zip(starts, together, strict=True):
+        [alone] = train_networks(network, learned.distilled, start[None])
+        assert torch.allclose(alone, trained, atol=1e-5)
+
+
+def test_chunks_cover_the_whole_split(digits, monkeypatch):
+    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_CHUNK", 7)
+    network = build_network(DistillConfig(), digits.image_shape, 10)
+    weights = network.initial_weights(1, named_generator(0, "w"))[0]
+    accuracy, loss = score(network, weights, digits.test)
+    logits = network(weights, digits.test.images)
+    assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
+    assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
+
+
+def test_public_evaluate(learned, digits):
+    result = evaluate(learned, nets=4, data=digits)
+    assert result.nets == 4
+    assert evaluate(learned, nets=4, data=digits) == result
+    assert evaluate(learned, nets=4, seed=1, data=digits) != result
+    other = evaluate(learned, network="convnet", nets=2, data=digits)
+    assert 0 <= other.accuracy <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weights": "fixed"}, "no initial weights"),
+        ({"network": "resnet"}, "network=resnet"),
+        ({"nets": 0}, "nets=0"),
+        ({"device": "cuda:99"}, "device=cuda:99"),
+        ({"weights": "warm"}, "weights=warm"),
+    ],
+)
+def test_what_does_not_fit_is_said(learned, digits, arguments, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(learned, data=digits, **arguments)
+
+
+def test_mean_and_deviation_are_of_the_sample():
+    result = Evaluation.of(torch.tensor([0.5, 0.7]), torch.tensor([1.0, 2.0]))
+    assert result.accuracy == pytest.approx(0.6)
+    assert result.accuracy_std == pytest.approx(0.1414, abs=1e-4)
+    assert Evaluation.of(torch.tensor([0.5]), torch.tensor([1.0])).accuracy_std == 0
+
+
+def test_real_images_are_training_images_of_their_class(digits):
+    like = DistilledSet.from_rates(
+        torch.zeros(3, 20, 1, 8, 8), torch.eye(10).repeat_interleave(2, 0).repeat(3, 1, 1), torch.ones(1, 3)
+    )
+    images = real_images(digits.train, like, named_generator(0, "x")).flatten(0, 1)
+    labels = like.labels.argmax(-1).flatten()
+    places = [(digits.train.images == image).flatten(1).all(1).nonzero()[0, 0] for image in images]
+    assert digits.train.labels[torch.stack(places)].tolist() == labels.tolist()
+    assert len({int(p) for p in places}) == 60  # without replacement
+
+
+def test_random_real_beats_guessing_and_is_repeatable(digits, learned):
+    network = build_network(learned.config, digits.image_shape, 10)
+    results = [random_real(network, RandomWeights(network), learned.distilled, digits, seed=0) for _ in range(2)]
+    assert results[0] == results[1]
+    assert results[0].accuracy > 0.12
