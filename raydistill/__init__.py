@@ -45,7 +45,8 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """Keeps `raydistill.distill`, `evaluate` and `sweep` the functions, though modules have these names as well.
 
-    Importing a submodule sets it as an attribute of its package; here that must not hide the function.
+    Importing a submodule sets it as an attribute of its package; here that must not hide the function. (So write
+    `from raydistill.sweep.space import optuna_search`, not `import raydistill.sweep.space as space`.)
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -61,19 +61,19 @@ class DistillConfig(Settings):
     """Number of different minibatches."""
     epochs: int = Field(3, ge=1)
     """Passes over the minibatches."""
-    inner_lr: float = Field(0.02, gt=0)
+    inner_lr: float = Field(0.1, gt=0)
     """Initial step size of the inner gradient steps; one is learned for each step of each epoch."""
     image_std: float = Field(0.2, gt=0)
     """Standard deviation of the noise the images start from, in normalised space (1 in the paper)."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
-    iterations: int = Field(2000, ge=1)
+    iterations: int = Field(8000, ge=1)
     """Outer updates."""
-    outer_lr: float = Field(0.01, gt=0)
+    outer_lr: float = Field(0.03, gt=0)
     """Adam's rate for images and step sizes."""
     outer_schedule: Literal["cosine", "constant"] = "cosine"
     """How the outer rate goes over the iterations."""
-    batch_size: int = Field(1024, ge=1)
+    batch_size: int = Field(256, ge=1)
     """Real images in each outer iteration."""
     train_nets: int = Field(1, ge=1)
     """Networks sampled in each outer iteration, with random weights."""

@@ -1,6 +1,8 @@
-"""What tests share: small real data, a small config, and where MNIST lies."""
+"""What tests share: small real data, a small config, where MNIST lies, and a home in which Ray asks nobody."""
 
 import os
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ import torch
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command in a process of its own would compile torch again
+sys.dont_write_bytecode = False
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+Path(os.environ["HOME"], "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # else Ray asks a cloud
 torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
 
 

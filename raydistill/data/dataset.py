@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from raydistill.config import DistillConfig
@@ -108,6 +107,8 @@ def load_dataset(config: DistillConfig, data_dir: str | Path | None = None) -> D
     Raises:
         UserError: the data are not there, not images with classes, or cannot be split.
     """
+    from sklearn.model_selection import train_test_split  # two seconds that a sweep's workers do without
+
     raw = read_source(config, data_dir)
     try:
         train, val = train_test_split(

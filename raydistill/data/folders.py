@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import Image
 
 from raydistill.config import DistillConfig
 from raydistill.data.images import decode_images
@@ -31,11 +31,12 @@ def read_folder(config: DistillConfig, path: Path) -> RawData:
 
 
 def _read_split(root: Path, class_names: tuple[str, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    extensions = Image.registered_extensions()
     found = [
         (file, label)
         for label, name in enumerate(class_names)
         for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in IMG_EXTENSIONS
+        if file.suffix.lower() in extensions
     ]
     files = [file for file, _ in found]
     images = decode_images([file.read_bytes() for file in files], [str(file) for file in files], size)

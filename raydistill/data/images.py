@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.transforms.v2.functional import center_crop, resize
 
 from raydistill.errors import UserError
 
@@ -47,5 +46,7 @@ def resize_images(images: np.ndarray, size: int | None) -> np.ndarray:
     """uint8 [..., C, H, W] at size x size: the shorter side scaled (bilinear, antialiased), the centre cropped."""
     if size is None or images.shape[-2:] == (size, size):
         return images
+    from torchvision.transforms.v2.functional import center_crop, resize  # seconds that most data do without
+
     scaled = resize(torch.from_numpy(np.ascontiguousarray(images)), [size], antialias=True)
     return np.asarray(center_crop(scaled, [size]))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from raydistill.errors import UserError
 
@@ -33,6 +32,8 @@ def assembled(parts: list[tuple[np.ndarray, np.ndarray]], class_names: tuple[str
     if len(train_labels) == 0 or (rest and len(rest[0][1]) == 0):
         raise UserError(f"{origin}: has no {'test' if len(train_labels) else 'training'} images")
     if not rest:
+        from sklearn.model_selection import train_test_split
+
         try:
             train, test = train_test_split(
                 np.arange(len(train_labels)), test_size=TEST_SHARE, stratify=train_labels, random_state=0

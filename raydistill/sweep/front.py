@@ -16,7 +16,10 @@ def non_dominated(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str])
         objectives: name -> "max" or "min".
     """
     signs = np.array([-1.0 if direction == "max" else 1.0 for direction in objectives.values()])
-    costs = np.array([[row[name] for name in objectives] for row in rows], dtype=float).reshape(len(rows), -1) * signs
+    costs = (
+        np.array([[row[name] for name in objectives] for row in rows], dtype=float).reshape(len(rows), len(signs))
+        * signs
+    )
     front = []
     for index, cost in enumerate(costs):
         dominated = ((costs <= cost).all(1) & (costs < cost).any(1)).any()

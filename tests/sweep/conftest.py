@@ -1,0 +1,14 @@
+"""One local Ray for all tests of sweeps, on loopback, two slots."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    from raydistill.sweep.cluster import ray_running
+    from raydistill.sweep_config import Resources
+
+    with ray_running(Resources()):
+        yield

@@ -1,0 +1,191 @@
+"""Trials and sweeps on a real local Ray."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ray import tune
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from raydistill.artifact import load
+from raydistill.config import DistillConfig, validated
+from raydistill.distill import distill
+from raydistill.errors import UserError
+from raydistill.sweep.run import sweep
+from raydistill.sweep.trainable import BEST, DistillTrial
+from raydistill.sweep_config import SweepConfig
+
+BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
+
+
+def sweep_config(folder, **update):
+    values = {
+        "name": "t",
+        "base": BASE,
+        "search": {"steps": {"int": [1, 2]}, "inner_lr": {"loguniform": [0.01, 0.3]}},
+        "known_good": [{"steps": 1, "inner_lr": 0.1}],
+        "budget": {"trials": 4, "iterations": 6},
+        "scheduler": {"asha": {"grace": 2, "reduction": 2}},
+        "storage": str(folder),
+    }
+    return validated(SweepConfig, values | update)
+
+
+def trial_class(digits, **base):
+    return tune.with_parameters(
+        DistillTrial, base=BASE | {"iterations": 10} | base, data=digits.to_numpy(), threads=1.0
+    )
+
+
+def same_as_undisturbed(config, folder, digits):
+    """Whether an artifact is bit for bit what `distill` makes of the same settings on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = distill(config, data=digits).distilled
+    finally:
+        torch.set_num_threads(threads)
+    found = load(folder).distilled
+    return torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+
+
+def test_validate_save_restore(local_ray, digits):
+    assert tune.utils.validate_save_restore(trial_class(digits), config={"steps": 2})
+
+
+def test_a_restored_trial_goes_on_bit_identically(digits, tmp_path):
+    make = trial_class(digits)
+    whole, first, second = (make(config={"steps": 2}) for _ in range(3))
+    for _ in range(5):
+        last = whole.train()
+    for _ in range(2):
+        first.train()
+    first.save_checkpoint(str(tmp_path))
+    second.reset_config({"steps": 1})  # the actor did something else before
+    second.train()
+    second.reset_config({"steps": 2})
+    second.load_checkpoint(str(tmp_path))
+    for _ in range(3):
+        again = second.train()
+    assert last["done"]
+    assert again["done"]
+    assert again["val_accuracy"] == last["val_accuracy"]
+    assert torch.equal(whole.run.distiller.learned.images, second.run.distiller.learned.images)
+    assert load(tmp_path / BEST).distilled.num_images == 20  # each checkpoint holds the artifact
+    for trial in (whole, first, second):
+        trial.stop()
+
+
+def test_divergence_is_a_finite_worst_value(digits):
+    trial = trial_class(digits, inner_lr=1e30, clip=None)(config={"steps": 1})
+    result = trial.train()
+    trial.stop()
+    assert result["done"]
+    assert result["diverged"] == 1
+    assert result["val_accuracy"] == 0
+    assert all(math.isfinite(v) for v in result.values() if isinstance(v, float))
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray, digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("storage")
+    config = sweep_config(folder)
+    return config, sweep(config, data=digits), folder / "t"
+
+
+def test_sweep_runs_all_trials_and_finds_the_front(finished):
+    config, result, folder = finished
+    assert len(result.trials) == config.budget.trials
+    assert {row["num_images"] for row in result.trials} <= {10, 20}
+    assert all(6 >= row["iterations"] >= 2 for row in result.trials)
+    assert any(row["config"] == {"steps": 1, "inner_lr": 0.1} for row in result.trials)
+    best = max(row["val_accuracy"] for row in result.trials)
+    assert max(row["val_accuracy"] for row in result.front) == best
+    for row in result.front:
+        assert row["artifact"].startswith(str(folder / "front"))
+        artifact = load(row["artifact"])
+        assert artifact.metrics["val_accuracy"] == row["val_accuracy"]
+        assert artifact.distilled.num_images == row["num_images"]
+        assert artifact.provenance["trial"] == row["trial"]
+    summary = result.to_json()
+    assert set(summary) == {"name", "storage", "trials", "front"}
+    assert set(summary["front"][0]) == {"trial", "val_accuracy", "num_images", "artifact", "config"}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_a_trial_is_the_same_as_distill(finished, digits):
+    _, result, _ = finished
+    row = next(row for row in result.front if row["iterations"] == 6)
+    config = DistillConfig(**BASE, **row["config"], iterations=6)
+    assert same_as_undisturbed(config, row["artifact"], digits)
+
+
+def test_every_stopped_trial_kept_its_best_images(finished):
+    _, result, folder = finished
+    for row in result.trials:
+        found = list((folder / f"trial-{row['trial']}").glob(f"checkpoint_*/{BEST}"))
+        assert found, row
+        assert max(load(path).metrics["val_accuracy"] for path in found) == row["val_accuracy"]
+
+
+def test_each_trial_has_a_tensorboard_log(finished):
+    _, result, folder = finished
+    for row in result.trials:
+        events = EventAccumulator(str(folder / f"trial-{row['trial']}"))
+        events.Reload()
+        assert {"val_accuracy", "loss", "num_images"} <= set(events.Tags()["scalars"])
+        assert "distilled images" in events.Tags()["images"]
+        assert any("hparams" in tag for tag in events.summary_metadata)
+
+
+def test_an_existing_sweep_is_not_overwritten(finished, digits):
+    config, _, _ = finished
+    with pytest.raises(UserError, match="holds a sweep already; go on with it"):
+        sweep(config, data=digits)
+    other = config.model_copy(update={"seed": 5})
+    with pytest.raises(UserError, match="begun with another seed"):
+        sweep(other, data=digits, resume=True)
+
+
+def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
+    with pytest.raises(UserError, match=r"resources\.gpu=64"):
+        sweep(sweep_config(tmp_path, resources={"gpu": 64}), data=digits)
+
+
+def test_resume_after_the_driver_was_killed(digits, tmp_path):
+    """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
+    values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
+    values |= {"search": {"inner_lr": {"loguniform": [0.01, 0.3]}}, "scheduler": "none"}
+    values["budget"] = {"trials": 3, "iterations": 60, "concurrent": 1}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "raydistill.cli", "sweep", str(file), "--json"]
+    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "runs" / "t"
+    deadline = time.time() + 120
+    while not list(folder.glob("trial-*/checkpoint_00000[4-9]")) and time.time() < deadline:
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    cut = len(list(folder.glob("trial-*")))
+    assert cut < 3
+    done = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["trials"] == 3
+    assert len(list(folder.glob("trial-*"))) == 3
+    for trial in folder.glob("trial-*"):
+        [*_, newest] = sorted(trial.glob("checkpoint_*"))
+        found = load(newest / BEST)
+        assert same_as_undisturbed(found.config, newest / BEST, digits)
+        assert found.config.iterations == 60
+    assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")

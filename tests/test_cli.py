@@ -1,0 +1,160 @@
+"""The commands as a user types them, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+QUICK = ["--set", "iterations=6", "--set", "eval_every=2", "--set", "batch_size=32", "--set", "device=cpu"]
+
+
+def raydistill(*arguments, cwd, code=0):
+    """Runs a command; returns what it printed (standard output, then errors)."""
+    command = [sys.executable, "-m", "raydistill.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def last_json(output):
+    return json.loads(output.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    output = raydistill("distill", *QUICK, "--out", "one", "--json", cwd=folder)
+    return folder, output
+
+
+def test_distill(run_folder):
+    folder, output = run_folder
+    result = last_json(output)
+    wanted = "test_accuracy test_accuracy_std nets num_images baseline_random_real artifact seconds iterations"
+    assert set(wanted.split()) <= set(result)
+    assert result["num_images"] == 10
+    assert result["iterations"] == 6
+    assert Path(folder, result["artifact"], "manifest.json").exists()
+    assert f"raydistill show {result['artifact']}" in output
+    assert "it/s" in output
+
+
+def test_tensorboard_has_scalars_and_pictures(run_folder):
+    events = EventAccumulator(str(run_folder[0] / "one"))
+    events.Reload()
+    assert {"loss", "val_accuracy", "iterations_per_second"} <= set(events.Tags()["scalars"])
+    assert {"distilled images", "step sizes"} <= set(events.Tags()["images"])
+    assert [e.step for e in events.Scalars("val_accuracy")] == [2, 4, 6]
+
+
+def test_show_draws_a_picture(run_folder):
+    from PIL import Image
+
+    folder, _ = run_folder
+    result = last_json(raydistill("show", "one/best.distilled", "-o", "p/grid.png", "--json", cwd=folder))
+    assert result["num_images"] == 10
+    with Image.open(folder / "p" / "grid.png") as picture:
+        assert picture.width > 500
+        assert len(set(picture.convert("L").tobytes())) > 20  # not a blank page
+
+
+def test_evaluate_agrees_with_distill(run_folder):
+    folder, output = run_folder
+    result = last_json(raydistill("evaluate", "one/best.distilled", "--json", cwd=folder))
+    assert result["test_accuracy"] == last_json(output)["test_accuracy"]
+    assert result["baseline_random_real"] == last_json(output)["baseline_random_real"]
+    other = last_json(
+        raydistill("evaluate", "one/best.distilled", "--weights", "random", "--nets", "3", "--json", cwd=folder)
+    )
+    assert other["nets"] == 3
+    assert other["test_accuracy_std"] > 0
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_an_artifact(tmp_path):
+    command = [sys.executable, "-m", "raydistill.cli", "distill", *QUICK, "--set", "iterations=100000"]
+    command += ["--set", "eval_every=5", "--out", "long", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "10/100000" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "raydistill distill --resume long" in output
+    stopped = last_json(output)
+    assert stopped["stopped"] == 1
+    assert (tmp_path / stopped["artifact"] / "manifest.json").exists()
+    again = subprocess.Popen([*command[:4], "--resume", "long"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    with again:
+        first = next(line for line in again.stdout if "/100000" in line)
+        again.send_signal(signal.SIGINT)
+        again.communicate(timeout=120)
+    assert int(first.split("/")[0]) > stopped["iterations"]
+
+
+SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["distill", "--set", "stepz=3"], ["stepz", "no such setting"]),
+        (["distill", "--set", "steps=many"], ["steps", "integer", "'many'"]),
+        (["distill", "--set", "train_nets=2"], ["train_nets=2 needs weights=random"]),
+        (["distill", "--set", "dataset=parquet:none.parquet"], ["none.parquet", "no such file"]),
+        (["distill", "--set", "dataset=folder:empty"], ["empty", "folder for each class"]),
+        (["distill", "--set", "network=convnet", "--set", "depth=5"], ["convnet", "8x8", "depth 5"]),
+        (["distill", "none.yaml"], ["none.yaml", "no such file"]),
+        (["distill", "--resume", "none"], ["none", "no run to resume"]),
+        (["distill", "--out", "full"], ["full", "--resume full"]),
+        (["distill", "--set", "device=cuda:9"], ["device=cuda:9", "auto or cpu"]),
+        (["evaluate", "none.distilled"], ["none.distilled", "manifest.json"]),
+        (["show", "none.distilled"], ["none.distilled", "manifest.json"]),
+        (["sweep", "none.yaml"], ["none.yaml", "no such file"]),
+        (["sweep", "sweep.yaml", "--set", "search.steps.int=[2, 1]"], ["search.steps", "low 2 is above high 1"]),
+        (["sweep", "sweep.yaml", "--set", "base.network=resnet"], ["network=resnet", "lenet, convnet"]),
+        (["sweep", "sweep.yaml", "--resume"], ["runs/t", "no sweep to resume"]),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(tmp_path, arguments, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    output = raydistill(*arguments, cwd=tmp_path, code=2)
+    assert output.startswith("error: ")
+    assert len(output.strip().splitlines()) == 1, output
+    for word in words:
+        assert word in output
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    output = raydistill("show", "none.distilled", "--debug", cwd=tmp_path, code=1)
+    assert "Traceback" in output
+    assert "UserError" in output
+
+
+def test_help_loads_neither_torch_nor_ray():
+    script = (
+        "import sys, raydistill.cli; print([m for m in ('torch', 'ray', 'optuna', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_the_method_does_not_need_ray():
+    script = """
+import sys
+sys.modules["ray"] = sys.modules["optuna"] = None
+import raydistill, raydistill.method, raydistill.data, raydistill.networks, raydistill.evaluate
+from raydistill import DistillConfig, DistilledSet, distill, evaluate, load, save
+assert callable(evaluate) and callable(distill), evaluate
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"TIME": str(time.time())})
