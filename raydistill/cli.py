@@ -176,6 +176,8 @@ def sweep(
         print_summary(result, console)
         if as_json:
             _print_json(result.to_json())
+        if not result.trials:
+            raise typer.Exit(1)
 
 
 def _new_folder(name: str) -> Path:

@@ -46,9 +46,9 @@ def sweep(
     check_storage(config, folder, resume)
     data = data or load_dataset(config.trial_config({}), data_dir)
     check_networks(config, data)
-    if not resume:
-        write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
     with ray_running(config.resources):
+        if not resume:
+            write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         tuner = _restored(config, folder, data) if resume else _fresh(config, data, console is not None)
         results = tuner.fit()
         return collect(config, folder, results)
@@ -56,15 +56,13 @@ def sweep(
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
     """Raises UserError unless there is nothing to overwrite or, with `resume`, this same sweep to go on with."""
-    started = exists(join(folder, SWEEP_FILE))
+    started = exists(join(folder, "tuner.pkl"))  # Tune's own, written before the first trial
     if not resume:
         if started:
             raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")
         return
     if not started:
         raise UserError(f"{folder}: holds no sweep to resume")
-    if not exists(join(folder, "tuner.pkl")):
-        raise UserError(f"{folder}: its sweep ended before the first trial; remove the folder and start it again")
     old = read_json(join(folder, SWEEP_FILE))
     new = config.model_dump(mode="json")
     changed = [key for key in new if key != "storage" and old.get(key) != new[key]]

@@ -27,6 +27,9 @@ def print_summary(result: SweepResult, console: Console) -> None:
     pictures = Path("." if "://" in result.folder else result.folder)
     write_figure(artifact_grid(load(best["artifact"])), pictures / "best.png")
     write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures / "front.png")
+    if len(result.trials) < result.config.budget.trials:
+        missing = result.config.budget.trials - len(result.trials)
+        console.print(f"[yellow]{missing} trials are missing[/]; the same command with --resume goes on")
     console.print("next:")
     for what, command in (
         ("the best images", f"{pictures / 'best.png'} (others: raydistill show ARTIFACT -o grid.png)"),

@@ -158,6 +158,7 @@ def test_an_existing_sweep_is_not_overwritten(finished, digits):
 def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     with pytest.raises(UserError, match=r"resources\.gpu=64"):
         sweep(sweep_config(tmp_path, resources={"gpu": 64}), data=digits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_resume_after_the_driver_was_killed(digits, tmp_path):

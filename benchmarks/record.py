@@ -1,0 +1,73 @@
+"""Runs a raydistill command and keeps what came out: command, device, seconds and its JSON, in benchmarks/results/.
+
+    uv run python benchmarks/record.py NAME -- distill --set dataset=mnist ...
+
+writes benchmarks/results/DATE-NAME.md. Nobody types a number into those files.
+"""
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def device_name() -> str:
+    """The accelerator, or the processor and the cores this process may use."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def main() -> None:
+    """See the module's docstring."""
+    name, dashes, *arguments = sys.argv[1:] or ["", ""]
+    if dashes != "--" or not arguments:
+        sys.exit(__doc__)
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "raydistill.cli", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    seconds = time.perf_counter() - start
+    print(done.stdout)
+    if done.returncode:
+        sys.exit(done.returncode)
+    *log, last = done.stdout.rstrip().splitlines()
+    today = datetime.date.today().isoformat()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    text = f"""# {name}
+
+    raydistill {shlex.join(arguments)}
+
+{today}, {device_name()}, torch {torch.__version__}, commit {commit}; {seconds:.0f} s from start to end.
+
+Result (accuracies are fractions):
+
+```json
+{json.dumps(json.loads(last), indent=2)}
+```
+
+Log:
+
+```
+{chr(10).join(log)}
+```
+"""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{today}-{name}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
