@@ -79,6 +79,8 @@ class DistillConfig(Settings):
     """Networks sampled in each outer iteration, with random weights."""
     clip: float | None = Field(2.0, gt=0)
     """Clip the hypergradient at this multiple of the running mean of its norm; null for never."""
+    average: float = Field(0.9, ge=0, lt=1)
+    """Decay of the running mean over iterations that is validated and kept; 0 keeps the last iterate."""
 
     # -- how it is watched ---------------------------------------------------------------------------------------
     eval_every: int = Field(100, ge=1)

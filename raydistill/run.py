@@ -101,7 +101,7 @@ class Run:
     def _validate(self) -> Metrics:
         generator = named_generator(self.config.seed, "validation weights")  # the same networks every time
         weights = self._initial_weights(self.config.val_nets, generator)
-        result = evaluate_set(self.network, self.distiller.learned, weights, self.data.val)
+        result = evaluate_set(self.network, self.distiller.averaged, weights, self.data.val)
         metrics: Metrics = {
             "iterations": self.iteration,
             "val_accuracy": result.accuracy,
@@ -110,7 +110,7 @@ class Run:
             "outer_lr": self.distiller.outer_rate(),
         }
         if result.accuracy > self.best_metrics.get("val_accuracy", -1.0):
-            self.best = self.distiller.learned.detached()
+            self.best = self.distiller.averaged.detached()
             self.best_metrics = {k: metrics[k] for k in ("iterations", "val_accuracy", "val_accuracy_std")}
         return metrics
 
@@ -119,7 +119,7 @@ class Run:
 
     def test(self) -> dict[str, float | int]:
         """The final report: the best set over fresh networks on the test set, beside random real images."""
-        distilled = self.best or self.distiller.learned
+        distilled = self.best or self.distiller.averaged
         weights = self._initial_weights(self.config.test_nets, named_generator(self.config.seed, "test weights"))
         result = evaluate_set(self.network, distilled, weights, self.data.test)
         baseline = random_real(self.network, self.distiller.initial_weights, distilled, self.data, self.config.seed)
@@ -133,7 +133,7 @@ class Run:
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
         """The best set so far (the current one before the first validation), with `results` among its metrics."""
-        distilled = (self.best or self.distiller.learned.detached()).to(torch.device("cpu"))
+        distilled = (self.best or self.distiller.averaged.detached()).to(torch.device("cpu"))
         start = self.distiller.initial_weights
         fixed = self.network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
         about = {

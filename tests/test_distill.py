@@ -67,7 +67,7 @@ def test_the_best_set_is_kept_not_the_last(small, digits):
     seen = []
     while not run.done:
         metrics = run.advance()
-        seen.append((metrics["val_accuracy"], run.distiller.learned.images.clone()))
+        seen.append((metrics["val_accuracy"], run.distiller.averaged.images.clone()))
     best = max(range(len(seen)), key=lambda i: seen[i][0])
     assert torch.equal(run.artifact().distilled.images, seen[best][1])
     assert run.artifact().metrics["val_accuracy"] == seen[best][0]

@@ -49,6 +49,7 @@ class Distiller:
             generator=named_generator(config.seed, "images", device),
         )
         self.learned = learned
+        self.averaged = learned.detached()
         self.outer = torch.optim.Adam([learned.images, learned.raw_rates], lr=config.outer_lr, betas=(0.5, 0.999))
         self.clip = RunningClip(config.clip, 2, device)
 
@@ -66,8 +67,19 @@ class Distiller:
         for group in self.outer.param_groups:
             group["lr"] = self.outer_rate()
         self.outer.step()
+        self._average()
         self.iteration += 1
         return loss
+
+    def _average(self) -> None:
+        """Moves `averaged` towards the newest iterate.
+
+        The loss has jumps, where a max pool or a ReLU of an inner step switches, and the iterates hop over them; their
+        mean lies calmer.
+        """
+        decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))  # short while they still run
+        self.averaged.images.lerp_(self.learned.images, 1 - decay)
+        self.averaged.raw_rates.lerp_(self.learned.raw_rates, 1 - decay)
 
     def outer_rate(self) -> float:
         """Adam's rate in this iteration."""
@@ -82,6 +94,7 @@ class Distiller:
             "images": self.learned.images,
             "labels": self.learned.labels,
             "raw_rates": self.learned.raw_rates,
+            "averaged": {"images": self.averaged.images, "raw_rates": self.averaged.raw_rates},
             "outer": self.outer.state_dict(),
             "clip": self.clip.mean_norm,
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
@@ -92,6 +105,8 @@ class Distiller:
         self.iteration = state["iteration"]
         for name in ("images", "labels", "raw_rates"):
             getattr(self.learned, name).copy_(state[name])
+        for name, value in state["averaged"].items():
+            getattr(self.averaged, name).copy_(value)
         self.outer.load_state_dict(state["outer"])
         self.clip.mean_norm.copy_(state["clip"])
         for name, generator in self.generators.items():

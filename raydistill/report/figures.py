@@ -55,7 +55,8 @@ def artifact_grid(artifact: Artifact) -> Figure:
 def stretched(pixels: Tensor) -> Tensor:
     """An image [C, H, W] with its 2nd percentile at 0 and its 98th at 1, and what is beyond clipped."""
     low, high = torch.quantile(pixels.flatten(), torch.tensor([0.02, 0.98]))
-    return ((pixels - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    scaled: Tensor = (pixels - low) / (high - low).clamp_min(1e-6)
+    return scaled.clamp(0, 1)
 
 
 def step_sizes(learning_rates: Tensor) -> Figure:
