@@ -83,7 +83,7 @@ class DistillConfig(Settings):
     """Decay of the running mean over iterations that is validated and kept; 0 keeps the last iterate."""
 
     # -- how it is watched ---------------------------------------------------------------------------------------
-    eval_every: int = Field(100, ge=1)
+    eval_every: int = Field(50, ge=1)
     """Iterations between two validations (and two log lines)."""
     val_nets: int = Field(8, ge=1)
     """Fresh networks a validation trains, with random weights; with fixed weights there is only one."""
