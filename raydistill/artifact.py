@@ -188,7 +188,7 @@ def _write(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
 def _read(filesystem: pa.fs.FileSystem, target: str, name: str, path: str | Path) -> bytes:
     try:
         with filesystem.open_input_stream(f"{target}/{name}", compression=None) as stream:
-            return stream.read()  # type: ignore[no-any-return]
+            return bytes(stream.read())
     except (OSError, pa.ArrowException) as error:
         if name == "manifest.json":
             raise UserError(f"{path}: is not a distilled set (it has no manifest.json)") from error

@@ -25,7 +25,9 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
-Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(envvar="RAYDISTILL_DATA", help="Folder of downloaded data sets [default: ~/.cache/raydistill]."),
@@ -44,7 +46,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Turns what the user can mend into one line and exit code 2."""
     try:
         yield
-    except (UserError, Diverged) as error:
+    except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
         if debug:
             raise
         errors.print(f"[bold red]error:[/] {_escaped(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
@@ -54,7 +56,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 @app.command()
 def distill(
     config: Annotated[Path | None, typer.Argument(help="YAML file of settings.", show_default=False)] = None,
-    overrides: Set = [],  # noqa: B006 (typer wants a plain default)
+    overrides: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: runs/DATASET-NETWORK-TIME].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     data_dir: DataDir = None,
@@ -68,9 +70,9 @@ def distill(
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
         values = read_yaml(config) if config else {}
-        settings = validated(DistillConfig, with_overrides(values, overrides)) if resume is None else None
+        settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
         folder = resume or out or _new_folder(f"{settings.dataset}-{settings.network}" if settings else "")
-        if resume is None and folder.exists() and any(folder.iterdir()):
+        if resume is None and folder.is_dir() and any(folder.iterdir()):
             raise UserError(f"{folder}: is not empty; choose another --out, or go on with that run: --resume {folder}")
 
         from raydistill.artifact import SUFFIX
@@ -157,7 +159,7 @@ def show(
 @app.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
-    overrides: Set = [],  # noqa: B006
+    overrides: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this name in its storage.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -168,7 +170,7 @@ def sweep(
         from raydistill.config import read_yaml, validated, with_overrides
         from raydistill.sweep_config import SweepConfig
 
-        settings = validated(SweepConfig, with_overrides(read_yaml(file), overrides), f"{file}: ")
+        settings = validated(SweepConfig, with_overrides(read_yaml(file), overrides or []), f"{file}: ")
         from raydistill.sweep.run import sweep as run_sweep
         from raydistill.sweep.summary import print_summary
 

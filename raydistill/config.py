@@ -67,7 +67,7 @@ class DistillConfig(Settings):
     """Standard deviation of the noise the images start from, in normalised space (1 in the paper)."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
-    iterations: int = Field(8000, ge=1)
+    iterations: int = Field(12000, ge=1)
     """Outer updates."""
     outer_lr: float = Field(0.03, gt=0)
     """Adam's rate for images and step sizes."""

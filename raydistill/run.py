@@ -193,8 +193,9 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CHECKPOINT
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{folder}: holds no {CHECKPOINT}, so there is no run to resume") from None
     except Exception as error:  # torch.load reports damage in a dozen ways
         raise UserError(f"{path}: is damaged or not a checkpoint of raydistill") from error
+    return state

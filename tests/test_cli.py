@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
+
+from raydistill.cli import app
 
 QUICK = ["--set", "iterations=6", "--set", "eval_every=2", "--set", "batch_size=32", "--set", "device=cpu"]
 
@@ -113,6 +116,7 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["distill", "none.yaml"], ["none.yaml", "no such file"]),
         (["distill", "--resume", "none"], ["none", "no run to resume"]),
         (["distill", "--out", "full"], ["full", "--resume full"]),
+        (["distill", "--out", "sweep.yaml"], ["sweep.yaml"]),
         (["distill", "--set", "device=cuda:9"], ["device=cuda:9", "auto or cpu"]),
         (["evaluate", "none.distilled"], ["none.distilled", "manifest.json"]),
         (["show", "none.distilled"], ["none.distilled", "manifest.json"]),
@@ -122,18 +126,25 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["sweep", "sweep.yaml", "--resume"], ["runs/t", "no sweep to resume"]),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(tmp_path, arguments, words):
+def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     before = sorted(p.name for p in tmp_path.rglob("*"))
-    output = raydistill(*arguments, cwd=tmp_path, code=2)
+    result = CliRunner().invoke(app, arguments)  # in this process: starting 20 takes minutes
+    output = result.stdout + result.stderr
+    assert result.exit_code == 2, output
     assert output.startswith("error: ")
     assert len(output.strip().splitlines()) == 1, output
     for word in words:
         assert word in output
     assert sorted(p.name for p in tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_an_error_in_a_process_of_its_own(tmp_path):
+    assert raydistill("show", "none.distilled", cwd=tmp_path, code=2).startswith("error: none.distilled")
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -32,4 +32,5 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W]."""
-        return self.classifier(self.features(x).flatten(1))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
+        return logits

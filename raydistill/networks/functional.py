@@ -22,7 +22,8 @@ class Network:
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits [B, K]; differentiable in both arguments, any number of times."""
-        return functional_call(self.module, self.unflatten(weights), (images,))  # type: ignore[no-any-return]
+        logits: Tensor = functional_call(self.module, self.unflatten(weights), (images,))
+        return logits
 
     @property
     def num_weights(self) -> int:
