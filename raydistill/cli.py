@@ -72,8 +72,10 @@ def distill(
         values = read_yaml(config) if config else {}
         settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
         folder = resume or out or _new_folder(f"{settings.dataset}-{settings.network}" if settings else "")
-        if resume is None and folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"{folder}: is not empty; choose another --out, or go on with that run: --resume {folder}")
+        if resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(
+                f"{folder}: is not an empty folder; choose another --out, or go on with that run: --resume {folder}"
+            )
 
         from raydistill.artifact import SUFFIX
         from raydistill.device import use_threads

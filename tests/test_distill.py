@@ -132,12 +132,13 @@ def test_a_checkpoint_holds_no_code(small, digits, tmp_path):
 
 
 def test_a_second_ctrl_c_interrupts():
+    before = signal.getsignal(signal.SIGINT)
     with stop_on_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_readme_loop(small, digits):

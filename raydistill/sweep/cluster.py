@@ -1,15 +1,9 @@
 """The Ray cluster a sweep runs on."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-# Ray reads these when it is imported, which the imports below do.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it each start warns
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "0")
-
-import logging
 
 import ray
 

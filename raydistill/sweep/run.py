@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
@@ -113,7 +114,7 @@ def _fresh(config: SweepConfig, data: Dataset, show: bool) -> tune.Tuner:
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=2),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
-            callbacks=[Monitor(config.budget.trials)] if show else [],
+            callbacks=[JsonLoggerCallback(), *([Monitor(config.budget.trials)] if show else [])],
             verbose=0,
         ),
     )

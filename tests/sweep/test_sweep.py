@@ -143,6 +143,7 @@ def test_each_trial_has_a_tensorboard_log(finished):
         events.Reload()
         assert {"val_accuracy", "loss", "num_images"} <= set(events.Tags()["scalars"])
         assert "distilled images" in events.Tags()["images"]
+        assert not any(tag.startswith("ray/") for tag in events.Tags()["scalars"])  # nothing twice
         assert any("hparams" in tag for tag in events.summary_metadata)
 
 
