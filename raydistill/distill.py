@@ -62,42 +62,12 @@ def distill(
         Diverged: the loss was not finite before the first validation.
     """
     folder = Path(out) if out is not None else None
-    state = load_checkpoint(folder) if resume and folder is not None else None
-    if state is not None:
-        config = config or validated(DistillConfig, state["config"], f"{folder}: ")
-        if config.model_dump(mode="json") != state["config"]:
-            raise UserError(f"{folder}: its checkpoint was made with other settings; resume it without settings")
-    config = config or DistillConfig()
-    run = Run(config, data or load_dataset(config, data_dir))
-    if state is not None:
-        run.load_state_dict(state)
+    if resume and folder is None:
+        raise UserError("resume=True: say which run, with out=FOLDER")
+    run = _prepared(config, folder if resume else None, data, data_dir)
     for watcher in watchers:
         watcher.on_start(run)
-
-    def tick(iteration: int) -> None:
-        for watcher in watchers:
-            watcher.on_iteration(iteration)
-
-    saved = time.monotonic()
-    diverged = None
-    with stop_on_signals() as stop:
-        while not run.done and not stop():
-            try:
-                metrics = run.advance(stop, tick)
-            except Diverged as error:
-                if run.best is None:
-                    raise
-                diverged = str(error)
-                break
-            for watcher in watchers:
-                if metrics is not None:
-                    watcher.on_metrics(run, metrics)
-            if folder is not None and time.monotonic() - saved > SAVE_SECONDS:
-                keep(run, folder)
-                saved = time.monotonic()
-
-    if folder is not None and diverged is None:
-        keep(run, folder)
+    diverged = _iterate(run, folder, watchers)
     for watcher in watchers:
         watcher.on_test()
     results = run.test() | {"iterations": run.iteration, "seconds": run.seconds}
@@ -107,6 +77,49 @@ def distill(
     if folder is not None:
         save(artifact, folder / f"best{SUFFIX}")
     return artifact
+
+
+def _prepared(
+    config: DistillConfig | None, resumed: Path | None, data: Dataset | None, data_dir: str | Path | None
+) -> Run:
+    """A new run, or the one in folder `resumed` as it was left."""
+    state = load_checkpoint(resumed) if resumed is not None else None
+    if state is not None:
+        config = config or validated(DistillConfig, state["config"], f"{resumed}: ")
+        if config.model_dump(mode="json") != state["config"]:
+            raise UserError(f"{resumed}: its checkpoint was made with other settings; resume it without settings")
+    config = config or DistillConfig()
+    run = Run(config, data or load_dataset(config, data_dir))
+    if state is not None:
+        run.load_state_dict(state)
+    return run
+
+
+def _iterate(run: Run, folder: Path | None, watchers: tuple[Watcher, ...]) -> str | None:
+    """Iterates to the end or until a signal, keeping checkpoints in `folder`; returns why it diverged, if it did."""
+
+    def tick(iteration: int) -> None:
+        for watcher in watchers:
+            watcher.on_iteration(iteration)
+
+    saved = time.monotonic()
+    with stop_on_signals() as stop:
+        while not run.done and not stop():
+            try:
+                metrics = run.advance(stop, tick)
+            except Diverged as error:
+                if run.best is None:
+                    raise
+                return str(error)
+            for watcher in watchers:
+                if metrics is not None:
+                    watcher.on_metrics(run, metrics)
+            if folder is not None and time.monotonic() - saved > SAVE_SECONDS:
+                keep(run, folder)
+                saved = time.monotonic()
+    if folder is not None:
+        keep(run, folder)
+    return None
 
 
 def keep(run: Run, folder: Path) -> None:

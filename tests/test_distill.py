@@ -110,6 +110,8 @@ def test_resume_refuses_other_settings_and_damage(small, digits, tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"junk")
     with pytest.raises(UserError, match="damaged"):
         distill(out=tmp_path, resume=True, data=digits)
+    with pytest.raises(UserError, match="out=FOLDER"):
+        distill(resume=True, data=digits)
     with pytest.raises(UserError, match="no run to resume"):
         distill(out=tmp_path / "none", resume=True, data=digits)
 

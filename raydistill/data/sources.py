@@ -59,6 +59,7 @@ def _torchvision(name: str) -> Callable[[Path], RawData]:
     """A reader of torchvision's data set class `name`, which downloads what is missing."""
 
     def read(data_dir: Path) -> RawData:
+        """The data set in `data_dir`, or downloaded there."""
         from torchvision import datasets
 
         with suppress(OSError):  # a read-only folder that has the data is fine; one that lacks them fails below
