@@ -67,9 +67,9 @@ class DistillConfig(Settings):
     """Standard deviation of the noise the images start from, in normalised space (1 in the paper)."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
-    iterations: int = Field(12000, ge=1)
+    iterations: int = Field(10000, ge=1)
     """Outer updates."""
-    outer_lr: float = Field(0.03, gt=0)
+    outer_lr: float = Field(0.02, gt=0)
     """Adam's rate for images and step sizes."""
     outer_schedule: Literal["cosine", "constant"] = "cosine"
     """How the outer rate goes over the iterations."""
