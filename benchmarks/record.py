@@ -36,6 +36,7 @@ def main() -> None:
     name, dashes, *arguments = sys.argv[1:] or ["", ""]
     if dashes != "--" or not arguments:
         sys.exit(__doc__)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "raydistill.cli", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=False
@@ -46,7 +47,6 @@ def main() -> None:
         sys.exit(done.returncode)
     *log, last = done.stdout.rstrip().splitlines()
     today = datetime.date.today().isoformat()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     text = f"""# {name}
 
     raydistill {shlex.join(arguments)}
