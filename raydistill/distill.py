@@ -70,7 +70,7 @@ def distill(
     diverged = _iterate(run, folder, watchers)
     for watcher in watchers:
         watcher.on_test()
-    results = run.test() | {"iterations": run.iteration, "seconds": run.seconds}
+    results = run.test()
     if not run.done:
         results["stopped"] = 1
     artifact = run.artifact(results, **({"diverged": diverged} if diverged else {}))

@@ -19,6 +19,7 @@ from raydistill.networks import Network, build_network
 
 TRAIN_CHUNK = 16  # networks trained at once
 TEST_CHUNK = 1000  # images tested at once
+WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Evaluation:
     def of(cls, accuracies: Tensor, losses: Tensor) -> "Evaluation":
         """The summary of accuracies [N] and losses [N]; a network that diverged counts with what it is worth."""
         std = accuracies.std().item() if len(accuracies) > 1 else 0.0
-        return cls(accuracies.mean().item(), std, losses.mean().item(), len(accuracies))
+        finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
+        return cls(accuracies.mean().item(), std, finite.mean().item(), len(accuracies))
 
 
 def evaluate(

@@ -111,7 +111,8 @@ class Run:
         }
         if result.accuracy > self.best_metrics.get("val_accuracy", -1.0):
             self.best = self.distiller.averaged.detached()
-            self.best_metrics = {k: metrics[k] for k in ("iterations", "val_accuracy", "val_accuracy_std")}
+            self.best_metrics = {k: metrics[k] for k in ("val_accuracy", "val_accuracy_std", "val_loss")}
+            self.best_metrics["best_iteration"] = self.iteration
         return metrics
 
     def _initial_weights(self, nets: int, generator: torch.Generator) -> torch.Tensor:
@@ -148,7 +149,13 @@ class Run:
             mean=self.data.mean,
             std=self.data.std,
             weights=fixed,
-            metrics={**self.best_metrics, "num_images": distilled.num_images, **(results or {})},
+            metrics={
+                **self.best_metrics,
+                "num_images": distilled.num_images,
+                "iterations": self.iteration,
+                "seconds": self.seconds,
+                **(results or {}),
+            },
             provenance=about | provenance,
         )
 

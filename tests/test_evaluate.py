@@ -97,6 +97,7 @@ def test_mean_and_deviation_are_of_the_sample():
     assert result.accuracy == pytest.approx(0.6)
     assert result.accuracy_std == pytest.approx(0.1414, abs=1e-4)
     assert Evaluation.of(torch.tensor([0.5]), torch.tensor([1.0])).accuracy_std == 0
+    assert Evaluation.of(torch.tensor([0.1, 0.5]), torch.tensor([float("nan"), 2.0])).loss == pytest.approx(500001)
 
 
 def test_real_images_are_training_images_of_their_class(digits):

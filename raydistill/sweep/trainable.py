@@ -47,8 +47,8 @@ class DistillTrial(tune.Trainable):
         """Iterates up to the next validation.
 
         Returns:
-            the metrics; val_accuracy is that of the best set so far, which is the one in the checkpoint. A trial
-            that diverged is done and reports the worst values that there are, all finite.
+            the metrics; val_accuracy and val_loss are those of the best set so far, which is the one in the
+            checkpoint. A trial that diverged is done and reports the worst values that there are, all finite.
         """
         if self.run.done:  # a checkpoint of the end, restored
             return self._result({}) | {"done": True}
