@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
@@ -30,11 +31,16 @@ def ray_running(need: Resources) -> Iterator[None]:
 
 
 def _connect() -> None:
+    """To the cluster of RAY_ADDRESS or of `ray start`, else to one of our own, without dashboard.
+
+    Not `address="auto"`: that would also join the private one of another sweep on this machine, and end with it.
+    """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:  # no cluster: one on loopback, without dashboard
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
+    if os.environ.get("RAY_ADDRESS") or started.exists():
+        ray.init(**quiet)
+    else:
+        ray.init(address="local", include_dashboard=False, **quiet)
 
 
 def _check_resources(need: Resources) -> None:

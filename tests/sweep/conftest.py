@@ -1,4 +1,4 @@
-"""One local Ray for all tests of sweeps, on loopback, two slots."""
+"""One local Ray for all tests of sweeps."""
 
 from collections.abc import Iterator
 

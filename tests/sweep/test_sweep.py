@@ -162,6 +162,21 @@ def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_second_sweep_does_not_join_the_private_ray_of_the_first(local_ray):
+    import ray
+
+    script = """
+import ray
+from raydistill.sweep.cluster import ray_running
+from raydistill.sweep_config import Resources
+with ray_running(Resources()):
+    print(ray.get_runtime_context().gcs_address)
+"""
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert ":" in other.stdout
+    assert other.stdout.strip() != ray.get_runtime_context().gcs_address
+
+
 def test_resume_after_the_driver_was_killed(digits, tmp_path):
     """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
     values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
