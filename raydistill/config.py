@@ -24,8 +24,8 @@ class Settings(BaseModel):
 class DistillConfig(Settings):
     """What to distil, into how much, and how.
 
-    The defaults that differ from Wang et al. 2018 were chosen on MNIST with 10 images and a fixed LeNet; README
-    has the measured effect.
+    The defaults that differ from Wang et al. 2018 were chosen on MNIST with 10 images and a fixed LeNet;
+    benchmarks/results has the runs.
     """
 
     # -- the real data -------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class DistillConfig(Settings):
     iterations: int = Field(10000, ge=1)
     """Outer updates."""
     outer_lr: float = Field(0.02, gt=0)
-    """Adam's rate for images and step sizes."""
+    """Adam's rate for images and step sizes. On MNIST, 10 images: 94.5% with 0.02, 93.6% with 0.03 (one seed each)."""
     outer_schedule: Literal["cosine", "constant"] = "cosine"
     """How the outer rate goes over the iterations."""
     batch_size: int = Field(256, ge=1)
