@@ -45,7 +45,7 @@ def main() -> None:
     print(done.stdout)
     if done.returncode:
         sys.exit(done.returncode)
-    *log, last = done.stdout.rstrip().splitlines()
+    *log, last = done.stdout.replace(f"{Path.cwd()}/", "").rstrip().splitlines()  # no path of this machine
     today = datetime.date.today().isoformat()
     text = f"""# {name}
 
