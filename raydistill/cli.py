@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from raydistill.errors import Diverged, UserError
+from raydistill.shell import typed
 
 if TYPE_CHECKING:
     from raydistill.artifact import Artifact
@@ -199,7 +200,7 @@ def _print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
         console.print(f"[yellow]diverged:[/] {_escaped(artifact.provenance['diverged'])}; the best set before is kept")
     elif artifact.metrics.get("stopped"):
         console.print(f"stopped at iteration {artifact.metrics['iterations']}; to go on:")
-        console.print(f"  raydistill distill --resume {folder}", highlight=False, soft_wrap=True)
+        console.print(f"  {typed(f'raydistill distill --resume {folder}')}", highlight=False, soft_wrap=True)
     _print_accuracy(artifact.metrics)
     console.print("look at the images, the training, or test other networks:")
     for command in (
@@ -207,7 +208,7 @@ def _print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
         f"tensorboard --logdir {folder}",
         f"raydistill evaluate {path} --network convnet",
     ):
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
+        console.print(f"  {typed(command)}", highlight=False, soft_wrap=True)
 
 
 def _print_accuracy(metrics: dict[str, Any]) -> None:

@@ -169,3 +169,12 @@ from raydistill import DistillConfig, DistilledSet, distill, evaluate, load, sav
 assert callable(evaluate) and callable(distill), evaluate
 """
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"TIME": str(time.time())})
+
+
+def test_next_commands_are_typed_as_this_one_was(monkeypatch):
+    from raydistill.shell import typed
+
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    assert typed("raydistill show a") == "raydistill show a"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")  # set by uv run
+    assert typed("raydistill show a") == "uv run raydistill show a"

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from raydistill.artifact import load
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
+from raydistill.shell import typed
 from raydistill.sweep.monitor import settings
 from raydistill.sweep.result import SweepResult
 
@@ -32,10 +33,10 @@ def print_summary(result: SweepResult, console: Console) -> None:
         console.print(f"[yellow]{missing} trials are missing[/]; the same command with --resume goes on")
     console.print("next:")
     for what, command in (
-        ("the best images", f"{pictures / 'best.png'} (others: raydistill show ARTIFACT -o grid.png)"),
+        ("the best images", f"{pictures / 'best.png'} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
         ("the front", f"{pictures / 'front.png'}; artifacts in {result.folder}/front"),
-        ("test the best", f"raydistill evaluate {best['artifact']}"),
-        ("watch all trials", f"tensorboard --logdir {result.folder}"),
+        ("test the best", typed(f"raydistill evaluate {best['artifact']}")),
+        ("watch all trials", typed(f"tensorboard --logdir {result.folder}")),
         ("use it in Python", f'raydistill.load("{best["artifact"]}")'),
     ):
         console.print(f"  {what:18} {command}", highlight=False, soft_wrap=True)
