@@ -31,11 +31,6 @@ class DistilledSet:
         """S * B."""
         return self.images.shape[0] * self.images.shape[1]
 
-    @property
-    def grad_steps(self) -> int:
-        """Gradient steps of one training: S * E."""
-        return self.raw_rates.numel()
-
     def batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
         """The gradient steps in order: images [B, C, H, W], label probabilities [B, K], step size."""
         for rates in self.learning_rates.tolist():
