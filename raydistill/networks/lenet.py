@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raydistill.networks.conv_max_pool import conv_max_pool
+
 
 class LeNet(nn.Module):
     """conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, K.
@@ -25,17 +27,19 @@ class LeNet(nn.Module):
         size = [(s + 2 * pad2 - 4) // 2 for s in size]
         if min(size) < 1:
             raise ValueError("LeNet needs images of 4 pixels or more on each side")
-        self.conv1 = nn.Conv2d(channels, 6, 5, padding=pad1)
-        self.conv2 = nn.Conv2d(6, 16, 5, padding=pad2)
+        self.conv1 = nn.Conv2d(channels, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.paddings = pad1, pad2
         self.fc1 = nn.Linear(16 * size[0] * size[1], 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W]."""
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))  # pooling first: same result, a quarter of the ReLUs
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        x = F.relu(self.fc1(x.flatten(1)))
+        x = x.permute(0, 2, 3, 1)
+        for conv, padding in zip((self.conv1, self.conv2), self.paddings, strict=True):
+            x = F.relu(conv_max_pool(x, conv.weight, conv.bias, padding))  # pooling first: a quarter of the ReLUs
+        x = F.relu(self.fc1(x.permute(0, 3, 1, 2).flatten(1)))
         x = F.relu(self.fc2(x))
         logits: Tensor = self.fc3(x)
         return logits

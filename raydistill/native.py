@@ -1,0 +1,54 @@
+"""Our few C kernels: compiled on first use, kept in the user's cache. Where there is no C compiler, torch serves."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+
+
+@functools.cache
+def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
+    """The functions of a C file; None where it cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it.
+
+    The compiler is CC, by default cc. What it makes is for this processor, so the cache tells processors apart: a
+    home folder may be shared by many machines.
+    """
+    if os.environ.get("RAYDISTILL_NATIVE") == "0":
+        return None
+    command = [os.environ.get("CC", "cc"), *FLAGS, *(f"-D{define}" for define in defines)]
+    key = hashlib.sha256("\0".join([source.read_text(), *command, _processor()]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raydistill" / "kernels"
+    library = cache / f"{source.stem}-{key}.so"
+    try:
+        if not library.exists():
+            _compile([*command, str(source)], library)
+        return ctypes.CDLL(str(library))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        logging.getLogger("raydistill").info("%s is not compiled, torch is used instead: %s", source.name, reason)
+        return None
+
+
+def _compile(command: list[str], library: Path) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # other processes may be at it too
+        made = Path(folder) / library.name
+        subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120)
+        os.replace(made, library)
+
+
+def _processor() -> str:
+    """What `-march=native` looks at."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.platform() + platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
