@@ -31,19 +31,15 @@ def random_real(
     weights = start.sample(DRAWS, named_generator(seed, "baseline weights")).to(device).expand(DRAWS, -1)
     draws = [real_images(data.train, like, generator) for _ in range(DRAWS)]
 
-    def trained(rate: float) -> list[Tensor]:
+    def trained(rate: float) -> Tensor:
         rates = torch.full_like(like.raw_rates, rate)
         sets = [DistilledSet.from_rates(images, like.labels, rates) for images in draws]
-        return [next(train_networks(network, s, w[None])) for s, w in zip(sets, weights, strict=True)]
+        return torch.cat([train_networks(network, s, w[None]) for s, w in zip(sets, weights, strict=True)])
 
-    def accuracy(networks: list[Tensor], split: Split) -> Evaluation:
-        accuracies, losses = zip(*(score(network, w, split) for w in networks), strict=True)
-        return Evaluation.of(torch.stack(accuracies), torch.stack(losses))
-
-    with torch.no_grad():
-        candidates = [trained(rate) for rate in RATES]
-        best = max(candidates, key=lambda networks: accuracy(networks, data.val.first(2000)).accuracy)
-        return accuracy(best, data.test)
+    candidates = [trained(rate) for rate in RATES]
+    few = data.val.first(2000)
+    best = max(candidates, key=lambda networks: Evaluation.of(*score(network, networks, few)).accuracy)
+    return Evaluation.of(*score(network, best, data.test))
 
 
 def evaluate_with_baseline(

@@ -82,6 +82,12 @@ class DistillConfig(Settings):
     average: float = Field(0.9, ge=0, lt=1)
     """Decay of the running mean over iterations that is validated and kept; 0 keeps the last iterate."""
 
+    population: int = Field(1, ge=1)
+    """Sets that are learned at once, as one batched computation, to fill a GPU; the best one is kept. The first has the
+    given learning rates and seed, the others have their own."""
+    population_spread: float = Field(2.0, ge=1)
+    """How many times larger or smaller the learning rates of the others may be."""
+
     # -- how it is watched ---------------------------------------------------------------------------------------
     eval_every: int = Field(50, ge=1)
     """Iterations between two validations (and two log lines)."""

@@ -1,6 +1,5 @@
 """How good a distilled set is: train fresh networks on it and test them on real images."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeight
 from raydistill.networks import Network, build_network
 
 TRAIN_CHUNK = 16  # networks trained at once
-TEST_CHUNK = 1000  # images tested at once
+TEST_NETWORKS = 8  # networks tested at once,
+TEST_IMAGES = 500  # on as many images
 WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
 
 
@@ -118,26 +118,33 @@ def evaluation_plan(
 
 
 def evaluate_set(network: Network, distilled: DistilledSet, weights: Tensor, split: Split) -> Evaluation:
-    """Trains the networks that start from weights [N, P] on the set and tests each on the split."""
-    with torch.no_grad():
-        results = [score(network, trained, split) for trained in train_networks(network, distilled, weights)]
-    accuracies, losses = zip(*results, strict=True)
-    return Evaluation.of(torch.stack(accuracies), torch.stack(losses))
+    """Trains the networks that start from weights [N, W] on the set and tests each on the split."""
+    accuracies, losses = score(network, train_networks(network, distilled, weights), split)
+    return Evaluation.of(accuracies, losses)
 
 
-def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Iterator[Tensor]:
-    """The weights [P] of each network after training on the set from weights [N, P]."""
-    batched = torch.vmap(lambda start: train(network, distilled, start))
-    for chunk in weights.split(TRAIN_CHUNK):
-        yield from batched(chunk) if len(chunk) > 1 else [train(network, distilled, chunk[0])]
+def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
+    """The weights [N, W] after training on the set from weights [N, W]."""
+    return torch.cat([train(network, distilled, chunk) for chunk in weights.split(TRAIN_CHUNK)])
 
 
 def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
-    """Accuracy [] and mean cross-entropy [] of one network on real images."""
-    chunks = zip(split.images.split(TEST_CHUNK), split.labels.split(TEST_CHUNK), strict=True)
-    correct = loss = torch.zeros((), device=weights.device)
-    for images, labels in chunks:
-        logits = network(weights, images)
-        correct = correct + (logits.argmax(1) == labels).sum()
-        loss = loss + torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return correct / len(split), loss / len(split)
+    """Accuracies [N] and mean cross-entropies [N] of networks with weights [N, W] on real images."""
+    correct, losses = [], []
+    for chunk in weights.split(TEST_NETWORKS):
+        parts = [
+            _score(network, chunk, *real)
+            for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
+        ]
+        correct.append(torch.stack([part[0] for part in parts]).sum(0))
+        losses.append(torch.stack([part[1] for part in parts]).sum(0))
+    return torch.cat(correct) / len(split), torch.cat(losses) / len(split)
+
+
+@torch.no_grad()
+def _score(network: Network, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How many images each of N networks gets right [N], and the sum of its cross-entropies [N]."""
+    logits = torch.vmap(network, (0, None))(weights, images) if len(weights) > 1 else network(weights[0], images)[None]
+    several = labels.expand(len(weights), -1)
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), several, reduction="none")
+    return (logits.argmax(2) == several).sum(1), losses.sum(1)

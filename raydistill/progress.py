@@ -31,7 +31,7 @@ class ProgressBar(Watcher):
     def on_start(self, run: Run) -> None:
         """Shows the bar, from where the run stands."""
         config, data = run.config, run.data
-        images = run.distiller.averaged.num_images
+        images = run.current.num_images
         self.console.print(
             f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network}, "
             f"{config.weights} weights, on {run.device}",
@@ -77,7 +77,7 @@ class TensorBoardWatcher(Watcher):
         """Writes the metrics, and now and then the pictures."""
         assert self.board is not None
         self.board.scalars(metrics)
-        self.board.pictures(run.distiller.averaged, run.iteration, always=run.done)
+        self.board.pictures(run.current, run.iteration, always=run.done)
 
     def on_test(self) -> None:
         """Closes the event file."""

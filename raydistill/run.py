@@ -3,6 +3,7 @@
 `raydistill.distill` runs one to its end; a sweep's trial (`raydistill.sweep.trainable`) drives the same `Run`.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device
 from raydistill.errors import Diverged, UserError
-from raydistill.evaluate import evaluate_set
+from raydistill.evaluate import Evaluation, evaluate_set
 from raydistill.method import DistilledSet, Distiller
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import FixedWeights
@@ -46,8 +47,11 @@ class Run:
         self.distiller = Distiller(config, self.network, self.data.train, data.num_classes)
         self.best: DistilledSet | None = None
         self.best_metrics: Metrics = {}
+        self.leader = 0  # which set of the population did best in the last validation,
+        self.best_member = 0  # and which one `best` is of
+        self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # the best of each so far
         self.seconds = 0.0
-        self._loss_sum = torch.zeros((), device=self.device)
+        self._loss_sum = torch.zeros(config.population, device=self.device)
         self._loss_count = 0
 
     @property
@@ -59,6 +63,11 @@ class Run:
     def done(self) -> bool:
         """Whether all iterations are done."""
         return self.iteration >= self.config.iterations
+
+    @property
+    def current(self) -> DistilledSet:
+        """The newest set, of a population the one that did best in the last validation."""
+        return self.distiller.averaged.unstack()[self.leader]
 
     def advance(
         self, stop: Callable[[], bool] = lambda: False, tick: Callable[[int], None] = lambda i: None
@@ -86,11 +95,12 @@ class Run:
             if stop():
                 self.seconds += time.perf_counter() - begin
                 return None
-        loss = self._loss_sum.item() / self._loss_count  # waits for the device
+        losses = self._loss_sum / self._loss_count
+        loss = losses.nan_to_num(nan=torch.inf).min().item()  # waits for the device
         pace = (self.iteration - first) / (time.perf_counter() - begin)
         self._loss_sum.zero_()
         self._loss_count = 0
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} at iteration {self.iteration}: a smaller outer_lr or inner_lr, or clip, would help"
             )
@@ -99,31 +109,34 @@ class Run:
         return metrics | {"seconds": self.seconds}
 
     def _validate(self) -> Metrics:
-        generator = named_generator(self.config.seed, "validation weights")  # the same networks every time
-        weights = self._initial_weights(self.config.val_nets, generator)
-        result = evaluate_set(self.network, self.distiller.averaged, weights, self.data.val)
-        metrics: Metrics = {
+        results = [
+            evaluate_set(self.network, member, self._weights(i, self.config.val_nets, "validation weights"), self.data.val)
+            for i, member in enumerate(self.distiller.averaged.unstack())
+        ]
+        for known, result in zip(self.member_metrics, results, strict=True):
+            if result.accuracy > known.get("val_accuracy", -1.0):
+                known.update(_validation(result), best_iteration=self.iteration)
+        self.leader = max(range(len(results)), key=lambda i: results[i].accuracy)
+        if results[self.leader].accuracy > self.best_metrics.get("val_accuracy", -1.0):
+            self.best, self.best_member = self.current.detached(), self.leader
+            self.best_metrics = dict(self.member_metrics[self.leader])
+        return _validation(results[self.leader]) | {
             "iterations": self.iteration,
-            "val_accuracy": result.accuracy,
-            "val_accuracy_std": result.accuracy_std,
-            "val_loss": result.loss,
             "outer_lr": self.distiller.outer_rate(),
         }
-        if result.accuracy > self.best_metrics.get("val_accuracy", -1.0):
-            self.best = self.distiller.averaged.detached()
-            self.best_metrics = {k: metrics[k] for k in ("val_accuracy", "val_accuracy_std", "val_loss")}
-            self.best_metrics["best_iteration"] = self.iteration
-        return metrics
 
-    def _initial_weights(self, nets: int, generator: torch.Generator) -> torch.Tensor:
-        return self.distiller.initial_weights.sample(nets, generator).to(self.device)
+    def _weights(self, member: int, nets: int, name: str) -> torch.Tensor:
+        """Initial weights [N, W] to test a set of the population with, by name the same every time."""
+        generator = named_generator(self.config.seed, name)
+        return self.distiller.initial_weights[member].sample(nets, generator).to(self.device)
 
     def test(self) -> dict[str, float | int]:
         """The final report: the best set over fresh networks on the test set, beside random real images."""
-        distilled = self.best or self.distiller.averaged
-        weights = self._initial_weights(self.config.test_nets, named_generator(self.config.seed, "test weights"))
+        distilled = self.best or self.current
+        weights = self._weights(self.best_member, self.config.test_nets, "test weights")
         result = evaluate_set(self.network, distilled, weights, self.data.test)
-        baseline = random_real(self.network, self.distiller.initial_weights, distilled, self.data, self.config.seed)
+        start = self.distiller.initial_weights[self.best_member]
+        baseline = random_real(self.network, start, distilled, self.data, self.config.seed)
         return {
             "test_accuracy": result.accuracy,
             "test_accuracy_std": result.accuracy_std,
@@ -134,14 +147,17 @@ class Run:
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
         """The best set so far (the current one before the first validation), with `results` among its metrics."""
-        distilled = (self.best or self.distiller.averaged.detached()).to(torch.device("cpu"))
-        start = self.distiller.initial_weights
+        distilled = (self.best or self.current.detached()).to(torch.device("cpu"))
+        start = self.distiller.initial_weights[self.best_member]
         fixed = self.network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
         about = {
             "seed": self.config.seed,
             "dataset_fingerprint": self.data.fingerprint,
             "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
         }
+        if self.config.population > 1:
+            member = self.distiller.members[self.best_member]
+            about["member"] = {"seed": member.seed, "inner_lr": member.inner_lr, "outer_lr": member.outer_lr}
         return Artifact(
             distilled=distilled,
             config=self.config,
@@ -167,6 +183,7 @@ class Run:
             "distiller": self.distiller.state_dict(),
             "best": best,
             "best_metrics": self.best_metrics,
+            "members": (self.leader, self.best_member, self.member_metrics),
             "seconds": self.seconds,
             "loss": (self._loss_sum, self._loss_count),
         }
@@ -176,9 +193,14 @@ class Run:
         self.distiller.load_state_dict(state["distiller"])
         self.best = state["best"] and DistilledSet(**state["best"]).to(self.device)
         self.best_metrics = state["best_metrics"]
+        self.leader, self.best_member, self.member_metrics = state["members"]
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
         self._loss_count = state["loss"][1]
+
+
+def _validation(result: Evaluation) -> Metrics:
+    return {"val_accuracy": result.accuracy, "val_accuracy_std": result.accuracy_std, "val_loss": result.loss}
 
 
 CHECKPOINT = "checkpoint.pt"

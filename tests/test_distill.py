@@ -48,7 +48,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update
     for part in ("images", "raw_rates"):  # not only the best set: the last one too
         assert torch.equal(states[0]["distiller"][part], states[1]["distiller"][part])
     assert torch.equal(
-        states[0]["distiller"]["outer"]["state"][0]["exp_avg"], states[1]["distiller"]["outer"]["state"][0]["exp_avg"]
+        states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0]
     )
 
 

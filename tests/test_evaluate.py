@@ -48,7 +48,7 @@ def test_accuracy_is_that_of_an_ordinary_torch_loop(learned, digits):
     assert result.nets == 3
 
 
-def scores_trained_at_once_are_those_trained_alone(learned, digits):
+def test_networks_trained_at_once_are_those_trained_alone(learned, digits):
     network = build_network(learned.config, digits.image_shape, 10)
     starts = RandomWeights(network).sample(18, named_generator(0, "w"))  # more than one chunk
     together = list(train_networks(network, learned.distilled, starts))
@@ -59,13 +59,16 @@ def scores_trained_at_once_are_those_trained_alone(learned, digits):
 
 
 def test_chunks_cover_the_whole_split(digits, monkeypatch):
-    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_CHUNK", 7)
+    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_IMAGES", 7)
+    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_NETWORKS", 2)
     network = build_network(DistillConfig(), digits.image_shape, 10)
-    weights = network.initial_weights(1, named_generator(0, "w"))[0]
-    accuracy, loss = score(network, weights, digits.test)
-    logits = network(weights, digits.test.images)
-    assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
-    assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
+    weights = network.initial_weights(3, named_generator(0, "w"))
+    accuracies, losses = score(network, weights, digits.test)
+    assert accuracies.shape == losses.shape == (3,)
+    for w, accuracy, loss in zip(weights, accuracies, losses, strict=True):
+        logits = network(w, digits.test.images)
+        assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
+        assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
 
 
 def test_public_evaluate(learned, digits):

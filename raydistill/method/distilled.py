@@ -45,6 +45,15 @@ class DistilledSet:
         return DistilledSet(*(t.detach().clone() for t in (self.images, self.labels, self.raw_rates)))
 
     @classmethod
+    def stack(cls, sets: "list[DistilledSet]") -> "DistilledSet":
+        """P sets of equal shapes as one, each tensor with a dimension P in front."""
+        return cls(*(torch.stack([getattr(s, name) for s in sets]) for name in ("images", "labels", "raw_rates")))
+
+    def unstack(self) -> "list[DistilledSet]":
+        """The sets of a stack; they share its memory."""
+        return [DistilledSet(*parts) for parts in zip(self.images, self.labels, self.raw_rates, strict=True)]
+
+    @classmethod
     def from_rates(cls, images: Tensor, labels: Tensor, learning_rates: Tensor) -> "DistilledSet":
         """A set with given step sizes [E, S], all positive."""
         return cls(images, labels, inverse_softplus(learning_rates))

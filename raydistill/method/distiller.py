@@ -4,21 +4,27 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.func import vmap
 
 from raydistill.config import DistillConfig
 from raydistill.data import Split
+from raydistill.method.adam import Adam
+from raydistill.method.capture import captured
 from raydistill.method.distilled import DistilledSet
+from raydistill.method.population import members
 from raydistill.method.rng import named_generator
 from raydistill.method.unroll import hypergradient
 from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network
 
+Shape = tuple[int, ...]  # C, H, W
+
 
 class Distiller:
-    """Learns a distilled set by gradient descent through training on it.
+    """Learns distilled sets by gradient descent through training on them.
+
+    All that is learned is stacked: a population of P sets, in most runs one, each with learning rates and a seed of its
+    own. Networks for all of them are trained side by side, and judged on the same real batches.
 
     It is its config, its tensors, its optimizer's state and its random generators; `state_dict` holds all of them,
     so that a run that is stopped and resumed ends bit-identical, on the same device, to one that was not.
@@ -33,43 +39,46 @@ class Distiller:
     def __init__(self, config: DistillConfig, network: Network, real: Split, num_classes: int) -> None:
         device = real.images.device
         self.config = config
+        self.members = members(config)
         self.network = network
         self.real = real
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
-        self.initial_weights = initial_weights(config, network, device)
-        learned = DistilledSet.noise(
-            steps=config.steps,
-            epochs=config.epochs,
-            images_per_class=config.images_per_class,
-            num_classes=num_classes,
-            image_shape=tuple(real.images.shape[1:]),
-            image_std=config.image_std,
-            learning_rate=config.inner_lr,
-            generator=named_generator(config.seed, "images", device),
-        )
-        self.learned = learned
-        self.averaged = learned.detached()
-        self.outer = torch.optim.Adam([learned.images, learned.raw_rates], lr=config.outer_lr, betas=(0.5, 0.999))
-        self.clip = RunningClip(config.clip, 2, device)
+        self.initial_weights = [initial_weights(m, network, device) for m in self.members]
+        shape = tuple(real.images.shape[1:])
+        self.learned = DistilledSet.stack([initial_images(m, shape, num_classes, device) for m in self.members])
+        self.averaged = self.learned.detached()
+        self.rates = torch.tensor([member.outer_lr for member in self.members], device=device)
+        self.outer = Adam([self.learned.images, self.learned.raw_rates], betas=(0.5, 0.999))
+        self.clips = [RunningClip(config.clip, len(self.members), device) for _ in range(2)]
+        self._update = captured(self._update_eagerly, device)
 
     def step(self) -> Tensor:
-        """One outer iteration. Returns the loss [] before the update, not synchronised with the device."""
-        weights = self.initial_weights.sample(self.config.train_nets, self.generators["weights"])
+        """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
+        nets, generator = self.config.train_nets, self.generators["weights"]
+        weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
         images, labels = self.real.sample(self.config.batch_size, self.generators["batches"])
-
-        def objective(trained: Tensor) -> Tensor:
-            return F.cross_entropy(self.network(trained, images), labels)
-
-        loss, gradient = mean_hypergradient(self.network, self.learned, weights, objective)
-
-        self.learned.images.grad, self.learned.raw_rates.grad = self.clip([gradient.images, gradient.raw_rates])
-        for group in self.outer.param_groups:
-            group["lr"] = self.outer_rate()
-        self.outer.step()
-        self._average()
+        loss = self._update(weights, images, labels)
         self.iteration += 1
         return loss
+
+    def _update_eagerly(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Moves what is learned down its hypergradient for initial weights [P, N, W] and a real batch."""
+        loss, gradient = hypergradient(self.network, self.learned, weights, images, labels)
+        gradients = [clip(part) for clip, part in zip(self.clips, (gradient.images, gradient.raw_rates), strict=True)]
+        self.outer.step(gradients, self.rates * self._schedule())
+        self._average()
+        return loss
+
+    def _schedule(self) -> Tensor:
+        """The factor [] of the outer rates in this iteration."""
+        if self.config.outer_schedule == "constant":
+            return torch.ones_like(self.outer.count)
+        return 0.5 * (1 + torch.cos(math.pi * self.outer.count / self.config.iterations))
+
+    def outer_rate(self) -> float:
+        """Adam's rate in this iteration, for the first set."""
+        return self.config.outer_lr * self._schedule().item()
 
     def _average(self) -> None:
         """Moves `averaged` towards the newest iterate.
@@ -77,15 +86,10 @@ class Distiller:
         The loss has jumps, where a max pool or a ReLU of an inner step switches, and the iterates hop over them; their
         mean lies calmer.
         """
-        decay = min(self.config.average, (1 + self.iteration) / (10 + self.iteration))  # short while they still run
-        self.averaged.images.lerp_(self.learned.images, 1 - decay)
-        self.averaged.raw_rates.lerp_(self.learned.raw_rates, 1 - decay)
-
-    def outer_rate(self) -> float:
-        """Adam's rate in this iteration."""
-        if self.config.outer_schedule == "constant":
-            return self.config.outer_lr
-        return self.config.outer_lr * 0.5 * (1 + math.cos(math.pi * self.iteration / self.config.iterations))
+        young = self.outer.count / (9 + self.outer.count)  # a shorter mean while they still run
+        step = (1 - young.clamp(max=self.config.average)).float()
+        self.averaged.images.lerp_(self.learned.images, step)
+        self.averaged.raw_rates.lerp_(self.learned.raw_rates, step)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened: tensors and plain values only."""
@@ -96,7 +100,7 @@ class Distiller:
             "raw_rates": self.learned.raw_rates,
             "averaged": {"images": self.averaged.images, "raw_rates": self.averaged.raw_rates},
             "outer": self.outer.state_dict(),
-            "clip": self.clip.mean_norm,
+            "clip": [clip.mean_norm for clip in self.clips],
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
@@ -108,9 +112,24 @@ class Distiller:
         for name, value in state["averaged"].items():
             getattr(self.averaged, name).copy_(value)
         self.outer.load_state_dict(state["outer"])
-        self.clip.mean_norm.copy_(state["clip"])
+        for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
+            clip.mean_norm.copy_(mean_norm)
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name].cpu())
+
+
+def initial_images(config: DistillConfig, image_shape: Shape, num_classes: int, device: torch.device) -> DistilledSet:
+    """The noise that a run starts from, drawn by the seed."""
+    return DistilledSet.noise(
+        steps=config.steps,
+        epochs=config.epochs,
+        images_per_class=config.images_per_class,
+        num_classes=num_classes,
+        image_shape=image_shape,
+        image_std=config.image_std,
+        learning_rate=config.inner_lr,
+        generator=named_generator(config.seed, "images", device),
+    )
 
 
 def initial_weights(config: DistillConfig, network: Network, device: torch.device) -> InitialWeights:
@@ -120,31 +139,15 @@ def initial_weights(config: DistillConfig, network: Network, device: torch.devic
     return FixedWeights(network.initial_weights(1, named_generator(config.seed, "fixed weights", device))[0])
 
 
-def mean_hypergradient(
-    network: Network, learned: DistilledSet, weights: Tensor, objective: Any
-) -> tuple[Tensor, DistilledSet]:
-    """`hypergradient`, averaged over the networks that start from weights [N, P]."""
-
-    def one(start: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        loss, gradient = hypergradient(network, learned, start, objective)
-        return loss, (gradient.images, gradient.labels, gradient.raw_rates)
-
-    if len(weights) == 1:
-        loss, parts = one(weights[0])
-        return loss, DistilledSet(*parts)
-    losses, batched = vmap(one)(weights)
-    return losses.mean(), DistilledSet(*(part.mean(0) for part in batched))
-
-
 class RunningClip:
-    """Clips gradients at a multiple of the running mean of their own norm (Feng et al. 2023).
+    """Clips gradients [P, ...] at a multiple of the running mean of their own norm (Feng et al. 2023).
 
     Adam forgets a gradient's scale but not a single huge one, and training through gradient steps throws those. The
     mean is over clipped norms, so that an outlier cannot raise the bar for the next.
 
     Args:
         multiple: of the running mean; None never clips.
-        count: number of gradients, each with a mean of its own.
+        count: P, the number of gradients, each with a mean of its own.
         device: of the gradients.
     """
 
@@ -152,13 +155,13 @@ class RunningClip:
         self.multiple = multiple
         self.mean_norm = torch.zeros(count, device=device)
 
-    def __call__(self, gradients: list[Tensor]) -> list[Tensor]:
+    def __call__(self, gradients: Tensor) -> Tensor:
         """The gradients, scaled down where they are too large."""
         if self.multiple is None:
             return gradients
-        norms = torch.stack([gradient.norm() for gradient in gradients])
+        norms = gradients.flatten(1).norm(dim=1)
         limit = torch.where(self.mean_norm > 0, self.mean_norm * self.multiple, norms)
         clipped = torch.minimum(norms, limit)
-        self.mean_norm = torch.where(self.mean_norm > 0, 0.98 * self.mean_norm + 0.02 * clipped, clipped)
-        scales = (clipped / norms.clamp_min(1e-30)).unbind()
-        return [gradient * scale for gradient, scale in zip(gradients, scales, strict=True)]
+        self.mean_norm.copy_(torch.where(self.mean_norm > 0, 0.98 * self.mean_norm + 0.02 * clipped, clipped))
+        scale = clipped / norms.clamp_min(1e-30)
+        return gradients * scale.view(-1, *[1] * (gradients.dim() - 1))

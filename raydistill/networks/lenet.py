@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydistill.networks.conv_max_pool import conv_max_pool
+from raydistill.networks.conv_relu_pool import conv_relu_pool
 
 
 class LeNet(nn.Module):
@@ -36,10 +36,9 @@ class LeNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W]."""
-        x = x.permute(0, 2, 3, 1)
-        for conv, padding in zip((self.conv1, self.conv2), self.paddings, strict=True):
-            x = F.relu(conv_max_pool(x, conv.weight, conv.bias, padding))  # pooling first: a quarter of the ReLUs
-        x = F.relu(self.fc1(x.permute(0, 3, 1, 2).flatten(1)))
+        x = conv_relu_pool(x.permute(0, 2, 3, 1), self.conv1.weight, self.conv1.bias, self.paddings[0], True)
+        x = conv_relu_pool(x, self.conv2.weight, self.conv2.bias, self.paddings[1], False)
+        x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))
         logits: Tensor = self.fc3(x)
         return logits

@@ -62,12 +62,12 @@ class DistillTrial(tune.Trainable):
             worst = {name: value for name, value in OBJECTIVES.items() if value is not None}
             return self._result({}) | worst | {"diverged": 1, "done": True}
         self.board.scalars(self._result(metrics))
-        self.board.pictures(self.run.distiller.averaged, self.run.iteration, always=self.run.done)
+        self.board.pictures(self.run.current, self.run.iteration, always=self.run.done)
         return self._result(metrics) | {"diverged": 0, "done": self.run.done}
 
     def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
         run = self.run
-        sizes = {"num_images": run.distiller.averaged.num_images, "grad_steps": run.config.grad_steps}
+        sizes = {"num_images": run.current.num_images, "grad_steps": run.config.grad_steps}
         last = {"val_accuracy_last": metrics["val_accuracy"]} if "val_accuracy" in metrics else {}
         return metrics | last | run.best_metrics | sizes | {"iterations": run.iteration, "seconds": run.seconds}
 

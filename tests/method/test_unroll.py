@@ -6,7 +6,6 @@ import torch.nn.functional as F
 
 from raydistill.config import DistillConfig
 from raydistill.method import DistilledSet, hypergradient, train
-from raydistill.method.distiller import mean_hypergradient
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
@@ -30,11 +29,17 @@ def problem(request):
         network,
         DistilledSet.from_rates(images, labels, rates),
         weights,
-        lambda w: F.cross_entropy(network(w, real), classes),
+        (real, classes),
     )
 
 
-def autograd_oracle(network, distilled, weights, objective):
+def hypergradient_of_one(network, distilled, weights, real):
+    """Of one set and one network [W]."""
+    loss, gradient = hypergradient(network, DistilledSet.stack([distilled]), weights[None, None], *real)
+    return loss[0], gradient.unstack()[0]
+
+
+def autograd_oracle(network, distilled, weights, real):
     """The same gradient from one graph through the whole training, in the words of a textbook."""
     images, labels, raw = (
         t.clone().requires_grad_() for t in (distilled.images, distilled.labels, distilled.raw_rates)
@@ -45,14 +50,14 @@ def autograd_oracle(network, distilled, weights, objective):
             loss = -(labels[s] * torch.log_softmax(network(w, images[s]), -1)).sum(-1).mean()
             (g,) = torch.autograd.grad(loss, w, create_graph=True)
             w = w - torch.log1p(torch.exp(raw[e, s])) * g
-    loss = objective(w)
+    loss = F.cross_entropy(network(w, real[0]), real[1])
     return loss, torch.autograd.grad(loss, (images, labels, raw))
 
 
 def test_equals_full_autograd(problem):
-    network, distilled, weights, objective = problem
-    loss, gradient = hypergradient(network, distilled, weights[0], objective)
-    expected_loss, expected = autograd_oracle(network, distilled, weights[0], objective)
+    network, distilled, weights, real = problem
+    loss, gradient = hypergradient_of_one(network, distilled, weights[0], real)
+    expected_loss, expected = autograd_oracle(network, distilled, weights[0], real)
     assert abs(loss - expected_loss) < 1e-12
     for ours, theirs in zip((gradient.images, gradient.labels, gradient.raw_rates), expected, strict=True):
         assert theirs.abs().max() > 1e-6  # not a comparison of zeros
@@ -61,36 +66,40 @@ def test_equals_full_autograd(problem):
 
 @pytest.mark.parametrize("part", ["images", "labels", "raw_rates"])
 def test_equals_finite_differences(problem, part):
-    network, distilled, weights, objective = problem
-    _, gradient = hypergradient(network, distilled, weights[0], objective)
+    network, distilled, weights, real = problem
+    _, gradient = hypergradient_of_one(network, distilled, weights[0], real)
     direction = torch.randn(getattr(distilled, part).shape, generator=named_generator(1, "direction")).double()
     step = 1e-6  # small against the kinks of ReLU and max pooling, large against rounding
 
     def objective_at(amount):
         parts = {name: getattr(distilled, name) for name in ("images", "labels", "raw_rates")}
         moved = DistilledSet(**parts | {part: parts[part] + amount * direction})
-        return objective(train(network, moved, weights[0]))
+        return F.cross_entropy(network(train(network, moved, weights[:1])[0], real[0]), real[1])
 
     slope = (objective_at(step) - objective_at(-step)) / (2 * step)
     exact = (getattr(gradient, part) * direction).sum()
     assert abs(slope - exact) < 1e-6 * max(1, abs(exact))
 
 
-def test_mean_over_networks_is_the_mean_of_each(problem):
-    network, distilled, weights, objective = problem
-    loss, gradient = mean_hypergradient(network, distilled, weights, objective)
-    each = [hypergradient(network, distilled, w, objective) for w in weights]
-    assert torch.allclose(loss, torch.stack([one[0] for one in each]).mean(), rtol=1e-12)
-    for part in ("images", "labels", "raw_rates"):
-        expected = torch.stack([getattr(one[1], part) for one in each]).mean(0)
-        assert torch.allclose(getattr(gradient, part), expected, rtol=1e-9, atol=1e-13)
+def test_many_at_once_are_the_mean_of_each(problem):
+    """Two sets, three networks each."""
+    network, distilled, weights, real = problem
+    other = DistilledSet(distilled.images.flip(0), distilled.labels.flip(1), distilled.raw_rates + 0.5)
+    starts = torch.stack([weights, weights.flip(0) * 1.1])
+    losses, gradients = hypergradient(network, DistilledSet.stack([distilled, other]), starts, *real)
+    for one, start, loss, gradient in zip([distilled, other], starts, losses, gradients.unstack(), strict=True):
+        each = [hypergradient_of_one(network, one, w, real) for w in start]
+        assert torch.allclose(loss, torch.stack([e[0] for e in each]).mean(), rtol=1e-12)
+        for part in ("images", "labels", "raw_rates"):
+            expected = torch.stack([getattr(e[1], part) for e in each]).mean(0)
+            assert torch.allclose(getattr(gradient, part), expected, rtol=1e-9, atol=1e-13)
 
 
 def test_is_pure(problem):
-    network, distilled, weights, objective = problem
+    network, distilled, weights, real = problem
     before = [t.clone() for t in (distilled.images, distilled.labels, distilled.raw_rates, weights)]
-    first = hypergradient(network, distilled, weights[0], objective)
-    second = hypergradient(network, distilled, weights[0], objective)
+    first = hypergradient_of_one(network, distilled, weights[0], real)
+    second = hypergradient_of_one(network, distilled, weights[0], real)
     assert torch.equal(first[1].images, second[1].images)
     for old, new in zip(before, (distilled.images, distilled.labels, distilled.raw_rates, weights), strict=True):
         assert torch.equal(old, new)
@@ -98,7 +107,7 @@ def test_is_pure(problem):
 
 def test_training_equals_torch_sgd(problem):
     network, distilled, weights, _ = problem
-    trained = train(network, distilled, weights[0])
+    [trained] = train(network, distilled, weights[:1])
     w = weights[0].clone().requires_grad_()
     for images, labels, rate in distilled.batches():
         optimizer = torch.optim.SGD([w], lr=rate)

@@ -1,0 +1,23 @@
+"""Several sets in one run: what tells them apart."""
+
+import random
+
+from raydistill.config import DistillConfig
+
+
+def members(config: DistillConfig) -> list[DistillConfig]:
+    """The settings of each set of a population.
+
+    The first has those of the config; the others have seeds of their own, and learning rates (inner and outer) up to
+    `population_spread` times larger or smaller, log-uniformly. All follow from the config's seed.
+    """
+    draw = random.Random(f"population/{config.seed}")
+
+    def nearby(rate: float) -> float:
+        return rate * config.population_spread ** draw.uniform(-1, 1)
+
+    others = [
+        {"seed": draw.randrange(2**31), "inner_lr": nearby(config.inner_lr), "outer_lr": nearby(config.outer_lr)}
+        for _ in range(config.population - 1)
+    ]
+    return [config.model_copy(update={"population": 1, **update}) for update in ({}, *others)]
