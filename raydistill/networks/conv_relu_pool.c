@@ -108,8 +108,10 @@ INLINE REAL sum(part v) {
 /* name(...): max_pool(relu(conv + bias)) at `count` windows, and which positions won: the first among equals; NaN wins.
    The lanes of a vector are outputs. Several sums grow side by side, as each has to wait for its last addition. */
 #define DEFINE_WINDOWS(name, vec, vec_int, count)                                                      \
+    typedef uint8_t name##_bytes __attribute__((vector_size(sizeof(vec) / sizeof(REAL))));             \
     INLINE void name(                                                                                  \
-        REAL *const *window, const void *filters, const void *bias, REAL *z, INT *winner, long channels, long row) { \
+        REAL *const *window, const void *filters, const void *bias, REAL **z, uint8_t **winner, long channels, \
+        long row) {                                                                                    \
         vec sums[count][4] = {0};                                                                      \
         const vec *filter = filters;                                                                   \
         for (int ky = 0; ky < K; ky++)                                                                 \
@@ -131,8 +133,10 @@ INLINE REAL sum(part v) {
             }                                                                                          \
             best += *(const vec *)bias;                                                                \
             const vec_int none = best <= 0;                                                            \
-            ((vec *)z)[i] = (vec)(~none & (vec_int)best);                                              \
-            ((vec_int *)winner)[i] = (none & NONE) | (~none & which);                                  \
+            which = (none & NONE) | (~none & which);                                                   \
+            best = (vec)(~none & (vec_int)best);                                                       \
+            const name##_bytes bytes = __builtin_convertvector(which, name##_bytes);                   \
+            memcpy(z[i], &best, sizeof best), memcpy(winner[i], &bytes, sizeof bytes);                 \
         }                                                                                              \
     }
 DEFINE_WINDOWS(one_window, wide, wide_int, 1)
@@ -148,9 +152,9 @@ void conv_relu_pool(const REAL *x, const REAL *weights, const REAL *bias, REAL *
     PARALLEL(tasks * blocks * p->cells * taps) {
         REAL *filters = zeros(blocks * taps * lanes * sizeof(REAL)); /* [blocks, 5, 5, C, lanes] */
         REAL *biases = zeros(blocks * lanes * sizeof(REAL)), *image = new_image(p);
-        long *place = zeros(outputs * sizeof(long)), group = -1; /* of an output, after the first of its image */
-        for (long o = 0; o < outputs; o++)
-            place[o] = o / n->outputs * n->batch * p->z_size + o % n->outputs * p->z_output;
+        REAL *values = zeros((p->cells * outputs + lanes) * sizeof(REAL)); /* [cells, outputs] of an image */
+        uint8_t *winners = zeros(p->cells * outputs + lanes);
+        long group = -1;
         SHARE(i, tasks) {
             for (long g = 0; g < together && i / n->batch != group; g++) {
                 const long of = n->w_shared ? 0 : i / n->batch + g;
@@ -163,25 +167,30 @@ void conv_relu_pool(const REAL *x, const REAL *weights, const REAL *bias, REAL *
             }
             group = i / n->batch;
             read_image(image, x + (n->x_shared ? i % n->batch : i) * p->x_size, n, p);
-            for (long block = 0; block < blocks; block++)
-                for (long cell = 0; cell < p->cells; cell += at_once) {
-                    REAL best[WIDE] __attribute__((aligned(64))), *window[2];
-                    INT which[WIDE] __attribute__((aligned(64)));
-                    for (long k = 0; k < at_once; k++) {
+            for (long cell = 0; cell < p->cells; cell += at_once)
+                for (long block = 0; block < blocks; block++) { /* a vector's end is overwritten by the next one */
+                    REAL *window[2], *to[2], *f = filters + block * taps * lanes, *b = biases + block * lanes;
+                    uint8_t *to_winner[2];
+                    for (long k = at_once - 1; k >= 0; k--) {
                         const unsigned at = cell + k < p->cells ? cell + k : cell, py = at / (unsigned)p->broad;
                         window[k] = image + 2 * py * p->row + 2 * (at - py * p->broad) * n->channels;
+                        to[k] = values + at * outputs + block * lanes;
+                        to_winner[k] = winners + at * outputs + block * lanes;
                     }
-                    const REAL *filter = filters + block * taps * lanes, *b = biases + block * lanes;
-                    if (at_once == 2) two_windows(window, filter, b, best, which, n->channels, p->row);
-                    if (at_once == 1) one_window(window, filter, b, best, which, n->channels, p->row);
-                    for (long k = 0; k < at_once && cell + k < p->cells; k++)
-                        for (long l = 0; l < lanes && block * lanes + l < outputs; l++) {
-                            const long at = i * p->z_size + (cell + k) * p->z_cell + place[block * lanes + l];
-                            z[at] = best[k * lanes + l], winner[at] = which[k * lanes + l];
-                        }
+                    if (at_once == 2) two_windows(window, f, b, to, to_winner, n->channels, p->row);
+                    if (at_once == 1) one_window(window, f, b, to, to_winner, n->channels, p->row);
                 }
+            for (long g = 0; g < together; g++) {
+                const long first = (g * n->batch + i) * p->z_size;
+                for (long o = 0; o < n->outputs; o++)
+                    for (long cell = 0; cell < p->cells; cell++) {
+                        const long at = first + o * p->z_output + cell * p->z_cell;
+                        z[at] = values[cell * outputs + g * n->outputs + o];
+                        winner[at] = winners[cell * outputs + g * n->outputs + o];
+                    }
+            }
         }
-        free(filters), free(image), free(biases), free(place);
+        free(filters), free(image), free(biases), free(values), free(winners);
     }
 }
 
