@@ -99,12 +99,12 @@ class Textbook:
             yield from loader
 
     def fresh_weights(self) -> dict[str, Tensor]:
-        """Xavier weights, zero biases."""
-        for parameter in self.module.parameters():
+        """Xavier weights, zero biases, gains of one."""
+        for name, parameter in self.module.named_parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
             else:
-                nn.init.zeros_(parameter)
+                nn.init.constant_(parameter, float(name.endswith("weight")))
         return {name: p.detach().clone().requires_grad_() for name, p in self.module.named_parameters()}
 
     def step(self) -> None:
@@ -119,9 +119,7 @@ class Textbook:
                 leaf.grad = share if leaf.grad is None else leaf.grad + share
         self.optimizer.step()
 
-    def hypergradient(
-        self, weights: dict[str, Tensor], images: Tensor, labels: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def hypergradient(self, weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The loss on the real batch, and its gradients for each step's images and for all raw rates."""
         names, w, graphs = list(weights), list(weights.values()), []
         rates = F.softplus(self.raw_rates.detach())

@@ -44,7 +44,7 @@ class DistillConfig(Settings):
 
     # -- the network and its initial weights ---------------------------------------------------------------------
     network: str = "lenet"
-    """lenet or convnet."""
+    """lenet, alexcifarnet or convnet."""
     width: int = Field(128, ge=1)
     """Channels of a convnet."""
     depth: int = Field(3, ge=1)

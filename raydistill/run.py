@@ -19,7 +19,7 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device
 from raydistill.errors import Diverged, UserError
-from raydistill.evaluate import Evaluation, evaluate_set
+from raydistill.evaluate import WORST_LOSS, Evaluation, evaluate_set
 from raydistill.method import DistilledSet, Distiller
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import FixedWeights
@@ -109,17 +109,20 @@ class Run:
         return metrics | {"seconds": self.seconds}
 
     def _validate(self) -> Metrics:
-        results = [
-            evaluate_set(self.network, member, self._weights(i, self.config.val_nets, "validation weights"), self.data.val)
-            for i, member in enumerate(self.distiller.averaged.unstack())
-        ]
+        results = []
+        for i, member in enumerate(self.distiller.averaged.unstack()):
+            weights = self._weights(i, self.config.val_nets, "validation weights")
+            results.append(evaluate_set(self.network, member, weights, self.data.val))
         for known, result in zip(self.member_metrics, results, strict=True):
-            if result.accuracy > known.get("val_accuracy", -1.0):
+            if result.loss < WORST_LOSS and result.accuracy > known.get("val_accuracy", -1.0):
                 known.update(_validation(result), best_iteration=self.iteration)
-        self.leader = max(range(len(results)), key=lambda i: results[i].accuracy)
+        # a set that diverged still guesses right now and then
+        self.leader = max(range(len(results)), key=lambda i: (results[i].loss < WORST_LOSS, results[i].accuracy))
         if results[self.leader].accuracy > self.best_metrics.get("val_accuracy", -1.0):
             self.best, self.best_member = self.current.detached(), self.leader
-            self.best_metrics = dict(self.member_metrics[self.leader])
+            self.best_metrics = self.member_metrics[self.leader] | (
+                {"best_member": self.leader} if self.config.population > 1 else {}
+            )
         return _validation(results[self.leader]) | {
             "iterations": self.iteration,
             "outer_lr": self.distiller.outer_rate(),
@@ -129,6 +132,13 @@ class Run:
         """Initial weights [N, W] to test a set of the population with, by name the same every time."""
         generator = named_generator(self.config.seed, name)
         return self.distiller.initial_weights[member].sample(nets, generator).to(self.device)
+
+    def population(self) -> list[dict[str, float]]:
+        """For each set: its seed and learning rates, and its best validation so far (none before the first)."""
+        return [
+            {"seed": member.seed, "inner_lr": member.inner_lr, "outer_lr": member.outer_lr} | metrics
+            for member, metrics in zip(self.distiller.members, self.member_metrics, strict=True)
+        ]
 
     def test(self) -> dict[str, float | int]:
         """The final report: the best set over fresh networks on the test set, beside random real images."""
@@ -156,8 +166,7 @@ class Run:
             "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
         }
         if self.config.population > 1:
-            member = self.distiller.members[self.best_member]
-            about["member"] = {"seed": member.seed, "inner_lr": member.inner_lr, "outer_lr": member.outer_lr}
+            about["member"] = self.population()[self.best_member]
         return Artifact(
             distilled=distilled,
             config=self.config,

@@ -122,7 +122,7 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["show", "none.distilled"], ["none.distilled", "manifest.json"]),
         (["sweep", "none.yaml"], ["none.yaml", "no such file"]),
         (["sweep", "sweep.yaml", "--set", "search.steps.int=[2, 1]"], ["search.steps", "low 2 is above high 1"]),
-        (["sweep", "sweep.yaml", "--set", "base.network=resnet"], ["network=resnet", "lenet, convnet"]),
+        (["sweep", "sweep.yaml", "--set", "base.network=resnet"], ["network=resnet", "lenet, alexcifarnet, convnet"]),
         (["sweep", "sweep.yaml", "--resume"], ["runs/t", "no sweep to resume"]),
     ],
 )

@@ -1,5 +1,6 @@
 """A whole run: its results, stopping, resuming, diverging."""
 
+import math
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from raydistill.config import DistillConfig
 from raydistill.distill import Watcher, distill, stop_on_signals
 from raydistill.errors import Diverged, UserError
+from raydistill.evaluate import evaluate_set
 from raydistill.run import CHECKPOINT, Run, load_checkpoint, save_checkpoint
 
 FIXED = {"weights": "fixed"}
@@ -47,9 +49,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update
     states = [load_checkpoint(tmp_path / name) for name in ("whole", "halves")]
     for part in ("images", "raw_rates"):  # not only the best set: the last one too
         assert torch.equal(states[0]["distiller"][part], states[1]["distiller"][part])
-    assert torch.equal(
-        states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0]
-    )
+    assert torch.equal(states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0])
 
 
 def test_metrics(small, digits):
@@ -67,7 +67,7 @@ def test_the_best_set_is_kept_not_the_last(small, digits):
     seen = []
     while not run.done:
         metrics = run.advance()
-        seen.append((metrics["val_accuracy"], run.distiller.averaged.images.clone()))
+        seen.append((metrics["val_accuracy"], run.current.images.clone()))
     best = max(range(len(seen)), key=lambda i: seen[i][0])
     assert torch.equal(run.artifact().distilled.images, seen[best][1])
     assert run.artifact().metrics["val_accuracy"] == seen[best][0]
@@ -158,3 +158,29 @@ def test_the_readme_loop(small, digits):
             for p in net.parameters():
                 p -= rate * p.grad
     assert not torch.equal(before, net[1].weight)
+
+
+def test_a_population_keeps_its_best(digits, small, tmp_path):
+    config = small.model_copy(update={"population": 3, "population_spread": 8.0, "iterations": 30, "eval_every": 10})
+    run = Run(config, digits)
+    for _ in range(3):
+        run.advance()
+    population = run.population()
+    best = max(range(3), key=lambda i: population[i]["val_accuracy"])
+    assert run.best_metrics["val_accuracy"] == population[best]["val_accuracy"]
+    assert run.best_metrics["best_member"] == best
+    artifact = run.artifact()
+    assert artifact.provenance["member"] == population[best]
+    expected = run.network.unflatten(run.distiller.initial_weights[best].weights)
+    assert torch.equal(artifact.weights["fc1.weight"], expected["fc1.weight"])  # the network it was learned for
+    val = evaluate_set(run.network, artifact.distilled, run.distiller.initial_weights[best].weights[None], digits.val)
+    assert val.accuracy == run.best_metrics["val_accuracy"]
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(digits, small):
+    run = Run(small.model_copy(update={"population": 2, "iterations": 4}), digits)
+    run.distiller.learned.images[1] = torch.nan
+    metrics = run.advance()
+    assert math.isfinite(metrics["loss"])
+    assert run.leader == 0
+    assert torch.isfinite(run.distiller.learned.images[0]).all()

@@ -31,9 +31,7 @@ class Adam:
         unbias_mean, unbias_square = (1 - beta**self.count for beta in self.betas)
         scale = (rates / unbias_mean).float()
         root = unbias_square.sqrt().float()
-        for parameter, gradient, mean, square in zip(
-            self.parameters, gradients, self.means, self.squares, strict=True
-        ):
+        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
             mean.lerp_(gradient, 1 - self.betas[0])
             square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             change = mean / (square.sqrt() / root + self.epsilon)

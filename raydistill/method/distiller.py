@@ -74,11 +74,14 @@ class Distiller:
         """The factor [] of the outer rates in this iteration."""
         if self.config.outer_schedule == "constant":
             return torch.ones_like(self.outer.count)
-        return 0.5 * (1 + torch.cos(math.pi * self.outer.count / self.config.iterations))
+        progress: Tensor = self.outer.count / self.config.iterations
+        factor: Tensor = 0.5 * (1 + torch.cos(math.pi * progress))
+        return factor
 
     def outer_rate(self) -> float:
         """Adam's rate in this iteration, for the first set."""
-        return self.config.outer_lr * self._schedule().item()
+        rate: float = self.config.outer_lr * self._schedule().item()
+        return rate
 
     def _average(self) -> None:
         """Moves `averaged` towards the newest iterate.
@@ -159,9 +162,10 @@ class RunningClip:
         """The gradients, scaled down where they are too large."""
         if self.multiple is None:
             return gradients
-        norms = gradients.flatten(1).norm(dim=1)
+        norms: Tensor = gradients.flatten(1).norm(dim=1)
         limit = torch.where(self.mean_norm > 0, self.mean_norm * self.multiple, norms)
         clipped = torch.minimum(norms, limit)
         self.mean_norm.copy_(torch.where(self.mean_norm > 0, 0.98 * self.mean_norm + 0.02 * clipped, clipped))
         scale = clipped / norms.clamp_min(1e-30)
-        return gradients * scale.view(-1, *[1] * (gradients.dim() - 1))
+        clipped_gradients: Tensor = gradients * scale.view(-1, *[1] * (gradients.dim() - 1))
+        return clipped_gradients

@@ -14,7 +14,8 @@ def members(config: DistillConfig) -> list[DistillConfig]:
     draw = random.Random(f"population/{config.seed}")
 
     def nearby(rate: float) -> float:
-        return rate * config.population_spread ** draw.uniform(-1, 1)
+        factor: float = config.population_spread ** draw.uniform(-1, 1)
+        return rate * factor
 
     others = [
         {"seed": draw.randrange(2**31), "inner_lr": nearby(config.inner_lr), "outer_lr": nearby(config.outer_lr)}

@@ -9,45 +9,14 @@ The functions must be pure: tensors in, tensors out, nothing written in place, n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vjp
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
-aten = torch.ops.aten
-
-CREATION = (aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.full, aten.full_like)
-
-# The same functions by names that cost a microsecond less a call, half of what a small tensor's operation takes.
-SHORT_WAYS = {
-    aten.add.Tensor: torch.add,
-    aten.addmm.default: torch.addmm,
-    aten.baddbmm.default: torch.baddbmm,
-    aten.bmm.default: torch.bmm,
-    aten.cat.default: torch.cat,
-    aten.div.Tensor: torch.div,
-    aten.div.Scalar: torch.div,
-    aten.exp.default: torch.exp,
-    aten.expand.default: Tensor.expand,
-    aten.mm.default: torch.mm,
-    aten.mul.Tensor: torch.mul,
-    aten.neg.default: torch.neg,
-    aten.permute.default: torch.permute,
-    aten.relu.default: torch.relu,
-    aten.split_with_sizes.default: torch.split_with_sizes,
-    aten.squeeze.dim: torch.squeeze,
-    aten.sub.Tensor: torch.sub,
-    aten.sum.default: torch.sum,
-    aten.sum.dim_IntList: torch.sum,
-    aten.t.default: torch.t,
-    aten.transpose.int: torch.transpose,
-    aten.unsqueeze.default: torch.unsqueeze,
-    aten.view.default: Tensor.view,
-}
+from raydistill.method.tape import Tape, layout, whole
 
 
 def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +24,7 @@ def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
     programs: dict[Any, Callable[..., Any]] = {}
 
     def call(*args: Tensor) -> Any:
-        key = _layout(args)
+        key = layout(args)
         if key not in programs:
             tape = Tape(args)
             with tape:
@@ -68,11 +37,11 @@ def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recorded_vjp(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Callable[[Tensor], Any]]]:
-    """`lambda *args: torch.func.vjp(function, *args)`, both halves recorded at the first call for each set of shapes."""
+    """`lambda *args: torch.func.vjp(function, *args)`, both ways recorded at the first call for each set of shapes."""
     halves: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
     def call(*args: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
-        key = _layout(args)
+        key = layout(args)
         if key not in halves:
             halves[key] = _record_halves(function, args)
         forward, backward = halves[key]
@@ -86,168 +55,10 @@ def _record_halves(function: Callable[..., Tensor], args: Sequence[Tensor]) -> A
     cotangent = torch.zeros_like(function(*args))
     tape = Tape([*args, cotangent])
     with tape:
-        output, pull = vjp(function, *args)
-        gradients = pull(cotangent)
-    (result,), wanted, inputs = tape.names([output]), tape.names(gradients), tape.names(args)
+        pulled = vjp(function, *args)
+        output, gradients = pulled[0], pulled[1](cotangent)
+    [result], wanted, inputs = tape.names([output]), tape.names(gradients), tape.names(args)
     first = {step.output for step in tape.needed([result])} | set(inputs)
     second = tape.needed(wanted, first)
-    saved = sorted(first & ({name for step in second for name in step.inputs} | {_whole(name) for name in wanted}))
+    saved = sorted(first & ({name for step in second for name in step.inputs} | {whole(name) for name in wanted}))
     return tape.program(inputs, [result, *saved]), tape.program([*tape.names([cotangent]), *saved], wanted)
-
-
-def _layout(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors)
-
-
-@dataclass(frozen=True)
-class Name:
-    """Stands for a tensor in a recorded call."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """output = function(*args, **kwargs), with names in place of tensors."""
-
-    output: str
-    function: Any
-    args: Any
-    kwargs: Any
-    inputs: tuple[str, ...]
-
-
-class Tape(TorchDispatchMode):
-    """Writes down the operations on the given tensors, and on what comes out of them, that run within it."""
-
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.steps: list[Step] = []
-        self._alive: list[Any] = list(inputs)  # what is gone could leave its id to another
-        self._names = {id(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
-        self._layouts = {f"in{i}": _layout([tensor]) for i, tensor in enumerate(inputs)}
-        self._seen: dict[str, str] = {}  # what a call computes -> the name it got
-        self._steps_by_name: dict[str, Step] = {}
-        self.constants: dict[str, Tensor] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function._schema.is_mutable:
-            raise NotImplementedError(f"{function} writes in place, so it cannot be recorded")
-        self._alive.append(result)
-        args, kwargs = tree_map(lambda x: Name(self._name(x)) if isinstance(x, Tensor) else x, (args, kwargs or {}))
-        name = self._simpler(function, args, result) or self._write(function, args, kwargs, result)
-        for i, part in enumerate(result if isinstance(result, tuple | list) else ()):
-            if isinstance(part, Tensor):
-                self._names[id(part)] = f"{name}[{i}]"
-        if isinstance(result, Tensor):
-            self._names[id(result)] = name
-            self._layouts[name] = _layout([result])
-        return result
-
-    def _simpler(self, function: Any, args: Any, result: Any) -> str | None:
-        """The name of the result, where it is there already or fewer steps lead to it."""
-        first = args[0].text if args and isinstance(args[0], Name) else ""
-        if function in (aten.detach.default, aten.alias.default, aten.lift_fresh.default):
-            return first
-        if function in (aten.view.default, aten.expand.default) and _layout([result]) == self._layouts.get(first):
-            return first
-        if function is aten.t.default and (turned := self._made_by(first, aten.t)):
-            return str(turned[0].text)
-        if function is aten.add.Tensor and len(args) == 2 and isinstance(args[1], Name):
-            return self._simpler_sum(first, args[1].text, result)
-        return None
-
-    def _simpler_sum(self, a: str, b: str, result: Tensor) -> str | None:
-        """a + 0 = a, t(a) + t(b) = t(a + b), and a + mm(b, c) in one step."""
-        for zero, other in ((a, b), (b, a)):
-            if zero in self.constants and not self.constants[zero].any() and self._layouts[other] == _layout([result]):
-                return other
-        turned = self._made_by(a, aten.t), self._made_by(b, aten.t)
-        if turned[0] and turned[1] and result.t().is_contiguous():
-            total = result.t()
-            name = self._simpler_sum(turned[0][0].text, turned[1][0].text, total)
-            name = name or self._write(aten.add.Tensor, (turned[0][0], turned[1][0]), {}, total)
-            return self._write(aten.t.default, (Name(name),), {}, result)
-        for product, other in ((a, b), (b, a)):
-            for multiply, multiply_and_add in ((aten.mm, aten.addmm), (aten.bmm, aten.baddbmm)):
-                if result.is_contiguous() and (factors := self._made_by(product, multiply)):
-                    return self._write(multiply_and_add.default, (Name(other), *factors), {}, result)
-        return None
-
-    def _made_by(self, name: str, function: Any) -> Any:
-        """The arguments of the call of `function` that computed it, if one did."""
-        step = self._steps_by_name.get(name)
-        return step.args if step is not None and step.function.overloadpacket is function else None
-
-    def _write(self, function: Any, args: Any, kwargs: Any, result: Any) -> str:
-        """Adds a step, unless the same was computed before or the result is the same each time."""
-        key = repr((function, args, kwargs))
-        if key in self._seen:
-            return self._seen[key]
-        inputs = tuple(_whole(x.text) for x in tree_flatten((args, kwargs))[0] if isinstance(x, Name))
-        constant = function.overloadpacket in CREATION or (inputs and all(name in self.constants for name in inputs))
-        name = self._seen[key] = f"{'c' if constant else 't'}{len(self._seen)}"
-        if constant:
-            self.constants[name] = result.clone()
-        else:
-            self.steps.append(Step(name, function, args, kwargs, inputs))
-            self._steps_by_name[name] = self.steps[-1]
-        if isinstance(result, Tensor):
-            self._layouts[name] = _layout([result])
-        return name
-
-    def _name(self, tensor: Tensor) -> str:
-        if id(tensor) not in self._names:
-            raise NotImplementedError(f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function")
-        return self._names[id(tensor)]
-
-    def names(self, tensors: Sequence[Tensor]) -> list[str]:
-        """What the tensors are called."""
-        return [self._name(tensor) for tensor in tensors]
-
-    def needed(self, outputs: Sequence[str], given: Sequence[str] = ()) -> list[Step]:
-        """The steps, in order, that lead from what is given to the outputs."""
-        wanted = {_whole(name) for name in outputs}
-        steps = []
-        for step in reversed(self.steps):
-            if step.output in wanted and step.output not in given:
-                steps.append(step)
-                wanted.update(step.inputs)
-        return steps[::-1]
-
-    def program(self, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[..., Any]:
-        """The function from inputs to outputs as a line of Python for each step; frees what it needs no more."""
-        steps = self.needed(outputs, inputs)
-        last_use = {name: step for step in steps for name in step.inputs}
-        kept = {_whole(name) for name in outputs} | self.constants.keys()
-        scope: dict[str, Any] = {name: self.constants[name] for name in {*last_use, *outputs} & self.constants.keys()}
-        lines = [f"def program({', '.join(inputs)}):"]
-        for i, step in enumerate(steps):
-            scope[f"f{i}"] = SHORT_WAYS.get(step.function, step.function)
-            args = [_source(x, scope) for x in step.args] + [f"{k}={_source(x, scope)}" for k, x in step.kwargs.items()]
-            lines.append(f"    {step.output} = f{i}({', '.join(args)})")
-            done = sorted(name for name in set(step.inputs) - kept if last_use[name] is step)
-            lines += [f"    del {', '.join(done)}"] if done else []
-        lines.append(f"    return [{', '.join(outputs)}]")
-        exec("\n".join(lines), scope)
-        program: Callable[..., Any] = scope["program"]
-        return program
-
-
-def _whole(name: str) -> str:
-    """t5 for t5[0], one of its several outputs."""
-    return name.partition("[")[0]
-
-
-def _source(value: Any, scope: dict[str, Any]) -> str:
-    """The argument as Python; what has no literal goes into the scope."""
-    if isinstance(value, Name):
-        return value.text
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_source(x, scope) for x in value)}]"
-    if value is None or isinstance(value, bool | int):
-        return repr(value)
-    name = f"k{len(scope)}"
-    scope[name] = value
-    return name

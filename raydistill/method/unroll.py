@@ -90,7 +90,8 @@ def hypergradient(
 
 def _by_epoch(parts: tuple[Tensor, ...], distilled: DistilledSet) -> Tensor:
     """A share [P, ...] of each step as [P, E, S, ...]."""
-    return torch.stack(parts, 1).unflatten(1, distilled.raw_rates.shape[-2:])
+    by_epoch: Tensor = torch.stack(parts, 1).unflatten(1, distilled.raw_rates.shape[-2:])
+    return by_epoch
 
 
 @functools.lru_cache(maxsize=32)

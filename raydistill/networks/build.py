@@ -6,6 +6,7 @@ from torch import nn
 
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
+from raydistill.networks.alexcifarnet import AlexCifarNet
 from raydistill.networks.convnet import ConvNet
 from raydistill.networks.functional import Network
 from raydistill.networks.lenet import LeNet
@@ -14,6 +15,7 @@ Shape = tuple[int, int, int]
 
 NETWORKS: dict[str, Callable[[Shape, int, DistillConfig], nn.Module]] = {
     "lenet": lambda shape, classes, config: LeNet(shape, classes),
+    "alexcifarnet": lambda shape, classes, config: AlexCifarNet(shape, classes),
     "convnet": lambda shape, classes, config: ConvNet(shape, classes, config.width, config.depth),
 }
 

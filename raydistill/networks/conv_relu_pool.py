@@ -8,7 +8,6 @@ convolution, pool and ReLU do.
 
 import ctypes
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,27 +67,34 @@ def _size(groups: int, x: tuple[int, ...], w: tuple[int, ...], padding: int, out
     return (ctypes.c_long * 10)(groups, *x[-4:], w[-4], padding, *shared, outputs_last)
 
 
+def _alike(w: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Both for each network, or both shared."""
+    if w.dim() - 4 < bias.dim() - 1:
+        w = w.expand(len(bias), *w.shape)
+    if bias.dim() - 1 < w.dim() - 4:
+        bias = bias.expand(len(w), *bias.shape)
+    return w.contiguous(), bias.contiguous()
+
+
 def _pooled(side: int, padding: int) -> int:
     return (side + 2 * padding - KERNEL + 1) // 2
 
 
 def _forward(x: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> tuple[Tensor, Tensor]:
+    x, (w, bias) = x.contiguous(), _alike(w, bias)
     groups = x.shape[:-4] or w.shape[:-4]
     cells = [_pooled(side, padding) for side in x.shape[-3:-1]]
     shape = (*groups, x.shape[-4], *([*cells, w.shape[-4]] if outputs_last else [w.shape[-4], *cells]))
     z, winner = x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
     size = _size(groups.numel(), x.shape, w.shape, padding, outputs_last)
-    x, w, bias = x.contiguous(), w.contiguous(), bias.contiguous()
-    _kernels(x.dtype).conv_relu_pool(
-        x.data_ptr(), w.data_ptr(), bias.data_ptr(), z.data_ptr(), winner.data_ptr(), size
-    )
+    _kernels(x.dtype).conv_relu_pool(x.data_ptr(), w.data_ptr(), bias.data_ptr(), z.data_ptr(), winner.data_ptr(), size)
     return z, winner
 
 
 def _gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, padding: int, outputs_last: bool) -> Tensor:
+    x, (w, bias), winner = x.contiguous(), _alike(w, bias), winner.contiguous()
     z = x.new_empty(winner.shape)
     size = _size(winner.shape[:-4].numel(), x.shape, w.shape, padding, outputs_last)
-    x, w, bias, winner = x.contiguous(), w.contiguous(), bias.contiguous(), winner.contiguous()
     _kernels(x.dtype).gather(x.data_ptr(), w.data_ptr(), bias.data_ptr(), winner.data_ptr(), z.data_ptr(), size)
     return z
 
@@ -109,9 +115,7 @@ def _scatter_w(g: Tensor, x: Tensor, winner: Tensor, padding: int, outputs_last:
     bias = g.new_empty((*groups, outputs))
     size = _size(groups.numel(), x.shape, w.shape, padding, outputs_last)
     g, x, winner = g.contiguous(), x.contiguous(), winner.contiguous()
-    _kernels(g.dtype).scatter_w(
-        g.data_ptr(), x.data_ptr(), winner.data_ptr(), w.data_ptr(), bias.data_ptr(), size
-    )
+    _kernels(g.dtype).scatter_w(g.data_ptr(), x.data_ptr(), winner.data_ptr(), w.data_ptr(), bias.data_ptr(), size)
     return w, bias
 
 
@@ -160,9 +164,9 @@ class _Operation(Function):
         return result.unflatten(0, shape), 0
 
 
-def _shared(like: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient for what the networks share: the sum of theirs."""
-    return gradient.sum(0) if like.dim() < gradient.dim() else gradient
+def _shared(rank: int, gradient: Tensor) -> Tensor:
+    """The gradient for what the networks share, which has a lower rank: the sum of theirs."""
+    return gradient.sum(0) if rank < gradient.dim() else gradient
 
 
 class _ConvReluPool(_Operation):
@@ -174,8 +178,9 @@ class _ConvReluPool(_Operation):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, w, _, *ctx.layout = inputs
+        x, w, bias, *ctx.layout = inputs
         ctx.save_for_backward(x, w, output[1])
+        ctx.bias_rank = bias.dim()
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
 
@@ -193,8 +198,9 @@ class _Gather(_Operation):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, w, _, winner, *ctx.layout = inputs
+        x, w, bias, winner, *ctx.layout = inputs
         ctx.save_for_backward(x, w, winner)
+        ctx.bias_rank = bias.dim()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -206,10 +212,10 @@ def _gather_gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None
     x, w, winner = ctx.saved_tensors
     dx = dw = dbias = None
     if ctx.needs_input_grad[0]:
-        dx = _shared(x, _ScatterX.apply(g, w, winner, *x.shape[-3:-1], *ctx.layout))
+        dx = _shared(x.dim(), _ScatterX.apply(g, w, winner, *x.shape[-3:-1], *ctx.layout))
     if ctx.needs_input_grad[1]:
         dw, dbias = _ScatterW.apply(g, x, winner, *ctx.layout)
-        dw, dbias = _shared(w, dw), (dbias.sum(0) if w.dim() < dw.dim() else dbias)
+        dw, dbias = _shared(w.dim(), dw), _shared(ctx.bias_rank, dbias)
     return dx, dw, dbias
 
 
@@ -233,7 +239,7 @@ class _ScatterX(_Operation):
         if ctx.needs_input_grad[0]:
             dg = _Gather.apply(dx, w, w.new_zeros(w.shape[:-3]), winner, *ctx.layout)
         if ctx.needs_input_grad[1]:
-            dw = _shared(w, _ScatterW.apply(g, dx, winner, *ctx.layout)[0])
+            dw = _shared(w.dim(), _ScatterW.apply(g, dx, winner, *ctx.layout)[0])
         return dg, dw, None, None, None, None, None
 
 
@@ -257,5 +263,5 @@ class _ScatterW(_Operation):
         if ctx.needs_input_grad[0]:
             dg = _Gather.apply(x, dw, dbias, winner, *ctx.layout)
         if ctx.needs_input_grad[1]:
-            dx = _shared(x, _ScatterX.apply(g, dw, winner, *x.shape[-3:-1], *ctx.layout))
+            dx = _shared(x.dim(), _ScatterX.apply(g, dw, winner, *x.shape[-3:-1], *ctx.layout))
         return dg, dx, None, None, None

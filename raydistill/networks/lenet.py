@@ -36,6 +36,8 @@ class LeNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W]."""
+        assert self.conv1.bias is not None
+        assert self.conv2.bias is not None
         x = conv_relu_pool(x.permute(0, 2, 3, 1), self.conv1.weight, self.conv1.bias, self.paddings[0], True)
         x = conv_relu_pool(x, self.conv2.weight, self.conv2.bias, self.paddings[1], False)
         x = F.relu(self.fc1(x.flatten(1)))

@@ -30,10 +30,10 @@ class TensorBoard:
         self.class_names, self.mean, self.std = class_names, mean.cpu(), std.cpu()
         self.calls = 0
 
-    def scalars(self, metrics: dict[str, float]) -> None:
-        """Writes metrics at their iteration."""
+    def scalars(self, metrics: dict[str, Any]) -> None:
+        """Writes metrics, those that are numbers, at their iteration."""
         for name, value in metrics.items():
-            if name != "iterations":
+            if name != "iterations" and isinstance(value, int | float):
                 self.writer.add_scalar(name, value, int(metrics["iterations"]))
 
     def hparams(self, values: dict[str, Any], metrics: list[str]) -> None:

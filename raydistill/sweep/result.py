@@ -46,7 +46,7 @@ def collect(config: SweepConfig, folder: str, results: tune.ResultGrid) -> Sweep
         keys = ("num_images", "iterations", "diverged", *config.objectives, "val_accuracy", "val_accuracy_std")
         rows.append(
             {key: metrics.get(key) for key in keys}
-            | {"trial": metrics["trial_id"], "config": metrics["config"], "error": str(result.error or "")}
+            | {"trial": metrics["trial_id"], "config": _settings(metrics), "error": str(result.error or "")}
             | {"checkpoint": result.checkpoint}
         )
     rows.sort(key=lambda row: -row["val_accuracy"])
@@ -59,3 +59,10 @@ def collect(config: SweepConfig, folder: str, results: tune.ResultGrid) -> Sweep
         del row["checkpoint"]
     write_json(join(folder, "front.json"), front)
     return SweepResult(config, folder, rows, front)
+
+
+def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The searched settings of a trial's best set; of a population those of its best member."""
+    config: dict[str, Any] = metrics["config"]
+    member = metrics["members"][metrics.get("best_member", 0)] if "members" in metrics else {}
+    return {name: member.get(name, value) for name, value in config.items()}

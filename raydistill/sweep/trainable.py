@@ -60,7 +60,7 @@ class DistillTrial(tune.Trainable):
             metrics = self.run.advance() or {}
         except Diverged:
             worst = {name: value for name, value in OBJECTIVES.items() if value is not None}
-            return self._result({}) | worst | {"diverged": 1, "done": True}
+            return self._result({}) | worst | {"members": [{}], "diverged": 1, "done": True}
         self.board.scalars(self._result(metrics))
         self.board.pictures(self.run.current, self.run.iteration, always=self.run.done)
         return self._result(metrics) | {"diverged": 0, "done": self.run.done}
@@ -69,7 +69,9 @@ class DistillTrial(tune.Trainable):
         run = self.run
         sizes = {"num_images": run.current.num_images, "grad_steps": run.config.grad_steps}
         last = {"val_accuracy_last": metrics["val_accuracy"]} if "val_accuracy" in metrics else {}
-        return metrics | last | run.best_metrics | sizes | {"iterations": run.iteration, "seconds": run.seconds}
+        members = {"members": run.population()} if run.config.population > 1 else {}
+        result = metrics | last | run.best_metrics | sizes | members
+        return result | {"iterations": run.iteration, "seconds": run.seconds}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes the run's whole state and the artifact of its best set."""

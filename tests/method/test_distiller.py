@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from raydistill.method import Distiller
+from raydistill.method.adam import Adam
 from raydistill.method.distilled import inverse_softplus
 from raydistill.method.distiller import RunningClip
+from raydistill.method.population import members
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
@@ -23,7 +25,9 @@ def through_a_file(state):
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("update", [{"weights": "fixed"}, {"weights": "random", "train_nets": 2}])
+@pytest.mark.parametrize(
+    "update", [{"weights": "fixed"}, {"weights": "random", "train_nets": 2}, {"weights": "random", "population": 3}]
+)
 def test_resume_is_bit_identical(small, digits, update):
     config = small.model_copy(update=update)
     whole = make(config, digits)
@@ -134,3 +138,50 @@ def test_it_learns(digits, small):
     distiller = make(config, digits)
     losses = [distiller.step().item() for _ in range(60)]
     assert sum(losses[-10:]) / 10 < 1.9 < sum(losses[:5]) / 5
+
+
+def test_each_of_a_population_is_a_run_of_its_own(small, digits):
+    """With the settings of its member, and the population's real batches."""
+    population = make(small.model_copy(update={"population": 3}), digits)
+    alone = [make(member, digits) for member in population.members]
+    for one in alone:
+        one.generators["batches"] = named_generator(small.seed, "batches")
+    for _ in range(4):
+        losses = population.step()
+        expected = torch.cat([one.step() for one in alone])
+        assert torch.allclose(losses, expected, atol=1e-5)
+    for mine, one in zip(population.learned.unstack(), alone, strict=True):
+        # Adam turns a gradient of rounding errors alone into steps of full length, so a few pixels may differ
+        difference = (mine.images - one.learned.images[0]).abs()
+        assert (difference > 1e-4).float().mean() < 0.01
+        assert torch.allclose(mine.raw_rates, one.learned.raw_rates[0], atol=1e-4)
+    assert not torch.allclose(population.learned.images[0], population.learned.images[1], atol=0.1)
+
+
+def test_members_differ_around_the_given_rates(small):
+    config = small.model_copy(update={"population": 20, "population_spread": 3.0})
+    first, *others = members(config)
+    assert first == config.model_copy(update={"population": 1})
+    assert len({member.seed for member in others} | {first.seed}) == 20
+    for name in ("inner_lr", "outer_lr"):
+        factors = [getattr(member, name) / getattr(config, name) for member in others]
+        assert all(1 / 3 <= factor <= 3 for factor in factors)
+        assert min(factors) < 0.7
+        assert max(factors) > 1.4
+    assert members(config) == members(config)
+
+
+def test_adam_is_that_of_torch():
+    generator = named_generator(0, "adam")
+    start, rates = torch.randn(2, 3, 4, generator=generator), torch.tensor([0.1, 0.02])
+    mine = start.clone()
+    theirs = [start[i].clone().requires_grad_() for i in range(2)]
+    ours = Adam([mine], betas=(0.5, 0.999))
+    optimizers = [torch.optim.Adam([t], lr=r, betas=(0.5, 0.999)) for t, r in zip(theirs, rates.tolist(), strict=True)]
+    for _ in range(20):
+        gradient = torch.randn(2, 3, 4, generator=generator)
+        ours.step([gradient], rates)
+        for i in range(2):
+            theirs[i].grad = gradient[i]
+            optimizers[i].step()
+    assert torch.allclose(mine, torch.stack(theirs), atol=1e-6)

@@ -7,6 +7,7 @@ from raydistill.config import DistillConfig
 from raydistill.errors import UserError
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
+from raydistill.networks.alexcifarnet import AlexCifarNet, response_norm
 from raydistill.networks.convnet import ConvNet
 from raydistill.networks.lenet import LeNet
 
@@ -27,7 +28,23 @@ def test_convnet_has_the_right_number_of_weights():
     assert network(weights, torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("module", [LeNet((1, 28, 28), 10), ConvNet((1, 28, 28), 10, 16, 3)])
+def test_alexcifarnet_is_the_published_one():
+    """4,864 + 102,464 in its convolutions; 4,096 * 384 + 384, 384 * 192 + 192 and 1,930 in its linear layers."""
+    network = build_network(DistillConfig(network="alexcifarnet"), (3, 32, 32), 10)
+    assert network.num_weights == 4864 + 102464 + 1573248 + 73920 + 1930
+    weights = network.initial_weights(1, named_generator(0, "w"))[0]
+    assert network(weights, torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_response_norm_is_that_of_torch():
+    x = torch.randn(2, 7, 3, 3, generator=named_generator(0, "x")) * 100
+    expected = torch.nn.functional.local_response_norm(x, 4, alpha=0.001 / 9, beta=0.75, k=1)
+    assert torch.allclose(response_norm(x), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "module", [LeNet((1, 28, 28), 10), ConvNet((1, 28, 28), 10, 16, 3), AlexCifarNet((1, 28, 28), 10)]
+)
 def test_same_logits_as_the_module(module):
     from raydistill.networks import Network
 
@@ -67,7 +84,7 @@ def test_one_call_draws_different_networks():
 @pytest.mark.parametrize(
     ("update", "shape", "words"),
     [
-        ({"network": "lenett"}, (1, 28, 28), ["network=lenett", "lenet, convnet"]),
+        ({"network": "lenett"}, (1, 28, 28), ["network=lenett", "lenet, alexcifarnet, convnet"]),
         ({"network": "lenet"}, (1, 2, 2), ["network=lenet", "2x2", "4 pixels"]),
         ({"network": "convnet", "depth": 4}, (1, 8, 8), ["network=convnet", "8x8", "depth 4", "16 pixels"]),
     ],

@@ -62,6 +62,22 @@ def test_results_reach_optuna(objectives, directions):
     assert study.trials[0].values == [0.5, 20][: len(objectives)]
 
 
+def test_every_set_of_a_population_reaches_optuna():
+    search = optuna_search(config())
+    point = search.suggest("a")
+    members = [
+        {"seed": 0, "inner_lr": point["inner_lr"], "outer_lr": 0.1, "val_accuracy": 0.5},
+        {"seed": 7, "inner_lr": 0.25, "outer_lr": 0.2, "val_accuracy": 0.8},
+        {"seed": 8, "inner_lr": 5.0, "outer_lr": 0.2, "val_accuracy": 0.7},  # outside the space
+        {"seed": 9, "inner_lr": 0.3, "outer_lr": 0.2},  # without a validation
+    ]
+    search.on_trial_complete("a", {"val_accuracy": 0.8, "num_images": 20, "members": members})
+    told = [(trial.params, trial.values) for trial in search._ot_study.trials]
+    assert told == [(point, [0.5, 20]), (point | {"inner_lr": 0.25}, [0.8, 20])]
+    search.on_trial_complete("a", {"val_accuracy": 0.8, "num_images": 20, "members": members})  # Ray may say it twice
+    assert len(search._ot_study.trials) == 2
+
+
 def test_front_against_the_definition():
     rng = np.random.default_rng(0)
     objectives = {"val_accuracy": "max", "num_images": "min"}
