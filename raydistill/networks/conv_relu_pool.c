@@ -159,9 +159,11 @@ void conv_relu_pool(const REAL *x, const REAL *weights, const REAL *bias, REAL *
             for (long g = 0; g < together && i / n->batch != group; g++) {
                 const long of = n->w_shared ? 0 : i / n->batch + g;
                 const REAL *w = weights + of * p->w_size;
-                EACH_WEIGHT(o, c, ky, kx) {
-                    const long to = g * n->outputs + o, tap = (ky * K + kx) * n->channels + c;
-                    filters[(to / lanes * taps + tap) * lanes + to % lanes] = *w;
+                for (long o = 0; o < n->outputs; o++) {
+                    const long lane = g * n->outputs + o;
+                    REAL *f = filters + lane / lanes * taps * lanes + lane % lanes;
+                    for (long c = 0; c < n->channels; c++)
+                        for (long tap = 0; tap < K * K; tap++) f[(tap * n->channels + c) * lanes] = *w++;
                 }
                 memcpy(biases + g * n->outputs, bias + of * n->outputs, n->outputs * sizeof(REAL));
             }

@@ -120,6 +120,8 @@ def _scatter_w(g: Tensor, x: Tensor, winner: Tensor, padding: int, outputs_last:
 
 
 _library = torch.library.Library("raydistill", "DEF")
+_ops = torch.ops.raydistill
+DIRECT: dict[Any, Any] = {}  # the functions behind the operations, for callers that need neither autograd nor vmap
 for _schema, _implementation in {
     "conv_relu_pool(Tensor x, Tensor w, Tensor bias, int padding, bool outputs_last) -> (Tensor, Tensor)": _forward,
     "gather(Tensor x, Tensor w, Tensor bias, Tensor winner, int padding, bool outputs_last) -> Tensor": _gather,
@@ -128,9 +130,10 @@ for _schema, _implementation in {
     ),
     "scatter_w(Tensor g, Tensor x, Tensor winner, int padding, bool outputs_last) -> (Tensor, Tensor)": _scatter_w,
 }.items():
+    _name = _schema.partition("(")[0]
     _library.define(_schema)
-    _library.impl(_schema.partition("(")[0], _implementation, "CPU")
-_ops = torch.ops.raydistill
+    _library.impl(_name, _implementation, "CPU")
+    DIRECT[getattr(_ops, _name).default] = _implementation
 
 
 # The same as autograd and vmap see them.
