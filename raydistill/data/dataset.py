@@ -13,6 +13,7 @@ from torch import Tensor
 from raydistill.config import DistillConfig
 from raydistill.data.raw import RawData
 from raydistill.data.sources import read_source
+from raydistill.data.splits import stratified
 from raydistill.errors import UserError
 
 
@@ -107,16 +108,9 @@ def load_dataset(config: DistillConfig, data_dir: str | Path | None = None) -> D
     Raises:
         UserError: the data are not there, not images with classes, or cannot be split.
     """
-    from sklearn.model_selection import train_test_split  # two seconds that a sweep's workers do without
-
     raw = read_source(config, data_dir)
     try:
-        train, val = train_test_split(
-            np.arange(len(raw.train_labels)),
-            test_size=config.val_fraction,
-            stratify=raw.train_labels,
-            random_state=config.split_seed,
-        )
+        train, val = stratified(raw.train_labels, config.val_fraction, config.split_seed)
     except ValueError as error:
         raise UserError(
             f"val_fraction={config.val_fraction}: {config.dataset} with {len(raw.train_labels)} training images of "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raydistill.data.splits import stratified
 from raydistill.errors import UserError
 
 TEST_SHARE = 0.2  # of data that come without a test set of their own
@@ -32,12 +33,8 @@ def assembled(parts: list[tuple[np.ndarray, np.ndarray]], class_names: tuple[str
     if len(train_labels) == 0 or (rest and len(rest[0][1]) == 0):
         raise UserError(f"{origin}: has no {'test' if len(train_labels) else 'training'} images")
     if not rest:
-        from sklearn.model_selection import train_test_split
-
         try:
-            train, test = train_test_split(
-                np.arange(len(train_labels)), test_size=TEST_SHARE, stratify=train_labels, random_state=0
-            )
+            train, test = stratified(train_labels, TEST_SHARE, seed=0)
         except ValueError as error:
             raise UserError(
                 f"{origin}: no test set can be split off its {len(train_labels)} images: {error}"

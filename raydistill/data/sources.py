@@ -5,7 +5,6 @@ To add one: write `(config, data_dir) -> RawData` and enter it in `SOURCES`.
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from raydistill.config import DistillConfig
 from raydistill.data.folders import read_folder
+from raydistill.data.idx import read_idx
 from raydistill.data.images import resize_images
 from raydistill.data.raw import RawData, assembled
 from raydistill.data.tables import read_tables
@@ -55,32 +55,50 @@ def read_digits(data_dir: Path) -> RawData:
     return assembled([(images, labels.astype(np.int64))], tuple(str(digit) for digit in range(10)), "digits")
 
 
-def _torchvision(name: str) -> Callable[[Path], RawData]:
-    """A reader of torchvision's data set class `name`, which downloads what is missing."""
+def _mnist_like(name: str, class_names: tuple[str, ...]) -> Callable[[Path], RawData]:
+    """A reader of the files of torchvision's data set class `name`, which downloads them where they are missing."""
 
     def read(data_dir: Path) -> RawData:
         """The data set in `data_dir`, or downloaded there."""
-        from torchvision import datasets
-
-        with suppress(OSError):  # a read-only folder that has the data is fine; one that lacks them fails below
-            data_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            train, test = (getattr(datasets, name)(data_dir, train=t, download=True) for t in (True, False))
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"dataset={name.lower()}: {data_dir} does not have it and it cannot be downloaded ({reason}); name "
-                "the folder that has it with --data-dir or RAYDISTILL_DATA"
-            ) from error
-        parts = [(np.asarray(d.data)[:, None], np.asarray(d.targets, dtype=np.int64)) for d in (train, test)]
-        return RawData(*parts[0], *parts[1], tuple(train.classes))
+        raw = data_dir / name / "raw"
+        parts = [[raw / f"{part}-{kind}" for kind in IDX_FILES] for part in ("train", "t10k")]
+        if not all(path.exists() or path.with_name(f"{path.name}.gz").exists() for part in parts for path in part):
+            _download(name, data_dir)
+        (train, train_labels), (test, test_labels) = ([read_idx(path) for path in part] for part in parts)
+        train_labels, test_labels = train_labels.astype(np.int64), test_labels.astype(np.int64)
+        return RawData(train[:, None], train_labels, test[:, None], test_labels, class_names)
 
     return read
 
 
+IDX_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
+
+
+def _download(name: str, data_dir: Path) -> None:
+    from torchvision import datasets  # two seconds, which those who have the data do without
+
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        getattr(datasets, name)(data_dir, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"dataset={name.lower()}: {data_dir} does not have it and it cannot be downloaded ({reason}); name "
+            "the folder that has it with --data-dir or RAYDISTILL_DATA"
+        ) from error
+
+
+DIGITS = (
+    *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
+    *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
+)
+CLOTHES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 SOURCES: dict[str, Callable[[Path], RawData]] = {
     "digits": read_digits,
-    "mnist": _torchvision("MNIST"),
-    "fashionmnist": _torchvision("FashionMNIST"),
+    "mnist": _mnist_like("MNIST", DIGITS),
+    "fashionmnist": _mnist_like("FashionMNIST", CLOTHES),
 }
 PATH_SOURCES: dict[str, Callable[[DistillConfig, Path], RawData]] = {"parquet": read_tables, "folder": read_folder}

@@ -1,9 +1,8 @@
 """Recorded functions: what torch computed the first time, replayed without what it took to find out.
 
-`torch.func` differentiates and batches by wrapping tensors, level upon level, at each call; for networks as small as
-those of this field that takes longer than the arithmetic. But the operations that come out are the same every time. So
-the first call writes them down, as a straight-line program, and later calls run just that. It is also all that a CUDA
-graph can hold.
+Autograd builds a graph at each call, and vmap wraps tensors, level upon level; for networks as small as those of this
+field that takes longer than the arithmetic. But the operations that come out are the same every time. So the first
+call writes them down, as a straight-line program, and later calls run just that.
 
 The functions must be pure: tensors in, tensors out, nothing written in place, no branch that depends on values.
 """
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 from torch.utils._pytree import tree_flatten
 
 from raydistill.method.tape import Tape, layout, whole
@@ -37,7 +35,12 @@ def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def recorded_vjp(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Callable[[Tensor], Any]]]:
-    """`lambda *args: torch.func.vjp(function, *args)`, both ways recorded at the first call for each set of shapes."""
+    """`function`, and what `torch.func.vjp` gives beside its value; recorded at the first call for each set of shapes.
+
+    Returns:
+        A function of the same tensors. It returns the value, and a function from the value's gradient to those of the
+        tensors. (`torch.func` itself takes two seconds to import what it may need.)
+    """
     halves: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
 
     def call(*args: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -54,9 +57,10 @@ def recorded_vjp(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor,
 def _record_halves(function: Callable[..., Tensor], args: Sequence[Tensor]) -> Any:
     cotangent = torch.zeros_like(function(*args))
     tape = Tape([*args, cotangent])
-    with tape:
-        pulled = vjp(function, *args)
-        output, gradients = pulled[0], pulled[1](cotangent)
+    with tape, torch.enable_grad():
+        leaves = [arg.detach().requires_grad_() for arg in args]
+        output = function(*leaves)
+        gradients = torch.autograd.grad(output, leaves, cotangent)
     [result], wanted, inputs = tape.names([output]), tape.names(gradients), tape.names(args)
     first = {step.output for step in tape.needed([result])} | set(inputs)
     second = tape.needed(wanted, first)

@@ -72,12 +72,21 @@ class Tape(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         TorchDispatchMode.__init__(self)
         self.steps: list[Step] = []
-        self._alive: list[Any] = list(inputs)  # what is gone could leave its id to another
-        self._names = {id(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
+        self._alive: list[Any] = list(inputs)  # what is gone could leave its place to another
+        self._names = {_identity(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
+        if len(self._names) < len(inputs):
+            raise ValueError(
+                "two inputs of a recorded function are the same tensor: it could not tell them apart later"
+            )
         self._layouts = {f"in{i}": layout([tensor]) for i, tensor in enumerate(inputs)}
         self._seen: dict[str, str] = {}  # what a call computes -> the name it got
         self._steps_by_name: dict[str, Step] = {}
         self.constants: dict[str, Tensor] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False keeps torch from importing its compiler, two seconds, for a mode that never meets it."""
+        return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -88,9 +97,9 @@ class Tape(TorchDispatchMode):
         name = self._simpler(function, args, result) or self._write(function, args, kwargs, result)
         for i, part in enumerate(result if isinstance(result, tuple | list) else ()):
             if isinstance(part, Tensor):
-                self._names[id(part)] = f"{name}[{i}]"
+                self._names[_identity(part)] = f"{name}[{i}]"
         if isinstance(result, Tensor):
-            self._names[id(result)] = name
+            self._names[_identity(result)] = name
             self._layouts[name] = layout([result])
         return result
 
@@ -147,11 +156,11 @@ class Tape(TorchDispatchMode):
         return name
 
     def _name(self, tensor: Tensor) -> str:
-        if id(tensor) not in self._names:
+        if _identity(tensor) not in self._names:
             raise NotImplementedError(
                 f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function"
             )
-        return self._names[id(tensor)]
+        return self._names[_identity(tensor)]
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:
         """What the tensors are called."""
@@ -184,6 +193,11 @@ class Tape(TorchDispatchMode):
         exec("\n".join(lines), scope)
         program: Callable[..., Any] = scope["program"]
         return program
+
+
+def _identity(tensor: Tensor) -> Any:
+    """What tells a tensor from all others, though autograd wraps it anew: where its numbers lie, and how."""
+    return tensor.data_ptr(), layout([tensor])
 
 
 def whole(name: str) -> str:

@@ -8,7 +8,6 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from raydistill.method import DistilledSet
-from raydistill.report.figures import image_grid, step_sizes
 
 PICTURE_EVERY = 10  # validations between two pictures after the first; they are some 100 KB each
 
@@ -49,6 +48,8 @@ class TensorBoard:
         self.calls += 1
         if not always and self.calls % PICTURE_EVERY != 1:
             return
+        from raydistill.report.figures import image_grid, step_sizes  # matplotlib takes its time
+
         images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
         rates = distilled.learning_rates.detach().cpu()
         grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)

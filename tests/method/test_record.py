@@ -79,6 +79,8 @@ def test_what_leads_nowhere_is_not_kept():
 
 
 def test_says_what_cannot_be_recorded():
+    with pytest.raises(ValueError, match="same tensor"):
+        recorded(torch.add)(ARGS[0], ARGS[0])
     outside = draw(4, 3)
     with pytest.raises(NotImplementedError, match=r"shape \(4, 3\) comes from outside"):
         recorded(lambda x: x + outside)(ARGS[0])
