@@ -40,7 +40,7 @@ def main() -> None:
     rows = [
         ("`raydistill --help`", measured(help_text, times)),
         (
-            "`raydistill distill --set dataset=mnist`, to the end of the first iteration",
+            "`raydistill distill --set dataset=mnist`, to its first iteration",
             measured(first_iteration, times),
         ),
         (f"{NETS} random LeNets trained on 10 images in 3 steps and tested on MNIST", measured(evaluation, 3)),

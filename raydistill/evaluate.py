@@ -1,5 +1,7 @@
 """How good a distilled set is: train fresh networks on it and test them on real images."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,13 @@ from raydistill.data import Dataset, Split, load_dataset
 from raydistill.device import pick_device
 from raydistill.errors import UserError
 from raydistill.method import DistilledSet, train
+from raydistill.method.record import recorded
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network, build_network
 
 TRAIN_CHUNK = 16  # networks trained at once
-TEST_NETWORKS = 8  # networks tested at once,
+TEST_NETWORKS = 16  # networks tested at once,
 TEST_IMAGES = 500  # on as many images
 WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
 
@@ -133,7 +136,7 @@ def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tens
     correct, losses = [], []
     for chunk in weights.split(TEST_NETWORKS):
         parts = [
-            _score(network, chunk, *real)
+            _recorded_score(network)(chunk, *real)
             for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
         ]
         correct.append(torch.stack([part[0] for part in parts]).sum(0))
@@ -141,7 +144,11 @@ def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tens
     return torch.cat(correct) / len(split), torch.cat(losses) / len(split)
 
 
-@torch.no_grad()
+@functools.lru_cache(maxsize=8)
+def _recorded_score(network: Network) -> Callable[..., tuple[Tensor, Tensor]]:
+    return recorded(functools.partial(_score, network))
+
+
 def _score(network: Network, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """How many images each of N networks gets right [N], and the sum of its cross-entropies [N]."""
     logits = torch.vmap(network, (0, None))(weights, images) if len(weights) > 1 else network(weights[0], images)[None]
