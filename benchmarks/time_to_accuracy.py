@@ -25,11 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("settings", nargs="*")
-    options = parser.parse_args()
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, settings = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     rows = []
     for seed in range(options.seeds):
-        rows.append(run(seed, options.settings))
+        rows.append(run(seed, settings))
         print(rows[-1], flush=True)
     columns = ("seconds", "val_accuracy", "test_accuracy", "baseline_random_real", "best_iteration")
     lines = ["| seed | seconds | val | test | random real | best iteration |", "|---|---|---|---|---|---|"]
@@ -40,7 +40,7 @@ def main() -> None:
     print("\n".join(lines))
     today = datetime.date.today().isoformat()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    head = f"# {options.name}\n\n    raydistill distill {shlex.join(options.settings)} --set seed=0 (1, 2, ...)\n\n"
+    head = f"# {options.name}\n\n    raydistill distill {shlex.join(settings)} --set seed=0 (1, 2, ...)\n\n"
     about = f"{today}, {device_name()}, torch {torch.__version__}, commit {commit}.\n\n"
     (RESULTS / f"{today}-{options.name}.md").write_text(head + about + "\n".join(lines) + "\n")
 

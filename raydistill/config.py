@@ -100,6 +100,9 @@ class DistillConfig(Settings):
     """Seed of the initial images, the initial weights and the real batches."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the networks: exact float32; tf32, products with 10-bit mantissas on a GPU; bfloat16, everything
+    between weights and logits. What is learned, and its gradient, stay float32."""
 
     @model_validator(mode="after")
     def _possible(self) -> "DistillConfig":

@@ -24,6 +24,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def use_precision(precision: str, device: torch.device) -> None:
+    """Has GPUs multiply float32 numbers as they are, or rounded to TF32 where `precision` says so.
+
+    Raises:
+        UserError: the device has no TF32.
+    """
+    rounded = precision == "tf32"
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+        torch.backends.cudnn.allow_tf32 = rounded  # torch's own default is True
+    elif rounded:
+        raise UserError(f"precision=tf32: only GPUs have it, and device={device}; use float32 or bfloat16")
+
+
 def use_threads(count: float | None = None) -> int:
     """Gives torch as many threads as its slot has cores, by default all of this process; returns how many.
 
@@ -37,9 +51,9 @@ def use_threads(count: float | None = None) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep freed memory for the next tensor of that size, instead of giving it back to the system.
+    """Has glibc keep freed memory for the next tensor, instead of giving it back to the system.
 
-    By default every tensor above 32 MiB is mapped anew, page by page, each time: half of the time of a LeNet's
+    Otherwise the pages of large tensors come anew, one fault each, in every iteration: half of the time of LeNet's
     forward and backward on 1,024 images. Other C libraries are left alone.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h

@@ -31,8 +31,9 @@ def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
             _compile([*command, str(source)], library)
         return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        logging.getLogger("raydistill").info("%s is not compiled, torch is used instead: %s", source.name, reason)
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        log = logging.getLogger("raydistill")
+        log.warning("%s cannot be compiled (%s); torch's slower operations serve instead", source.name, reason)
         return None
 
 

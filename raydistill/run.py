@@ -17,7 +17,7 @@ from raydistill.artifact import Artifact
 from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
-from raydistill.device import pick_device
+from raydistill.device import pick_device, use_precision
 from raydistill.errors import Diverged, UserError
 from raydistill.evaluate import WORST_LOSS, Evaluation, evaluate_set
 from raydistill.method import DistilledSet, Distiller
@@ -42,6 +42,7 @@ class Run:
     def __init__(self, config: DistillConfig, data: Dataset) -> None:
         self.config = config
         self.device = pick_device(config.device)
+        use_precision(config.precision, self.device)
         self.data = data.to(self.device)
         self.network = build_network(config, data.image_shape, data.num_classes)
         self.distiller = Distiller(config, self.network, self.data.train, data.num_classes)

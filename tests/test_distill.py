@@ -184,3 +184,8 @@ def test_a_member_that_diverges_leaves_the_others_alone(digits, small):
     assert math.isfinite(metrics["loss"])
     assert run.leader == 0
     assert torch.isfinite(run.distiller.learned.images[0]).all()
+
+
+def test_tf32_needs_a_gpu(digits, small):
+    with pytest.raises(UserError, match=r"precision=tf32: only GPUs have it"):
+        Run(small.model_copy(update={"precision": "tf32", "device": "cpu"}), digits)

@@ -33,20 +33,26 @@ class _Graph:
         if self.calls <= WARM_UP:
             return self._on_a_side_stream(inputs)
         if self.graph is None:
-            self.inputs = [t.clone() for t in inputs]
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.output = self.function(*self.inputs)
+            self._capture(inputs)
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given)
+        assert self.graph is not None
         self.graph.replay()
         return self.output.clone()
 
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+        """Writes the function's kernels into a graph; none of them runs yet."""
+        self.inputs = [t.clone() for t in inputs]
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.output = self.function(*self.inputs)
+
     def _on_a_side_stream(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Where capture will take place; what is set up on the default stream does not count there."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(current)
         with torch.cuda.stream(stream):
             output = self.function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        current.wait_stream(stream)
+        output.record_stream(current)
         return output

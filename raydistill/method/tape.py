@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from raydistill.networks.conv_relu_pool import DIRECT
+from raydistill.networks.conv_relu_pool_kernels import DIRECT
 
 aten = torch.ops.aten
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from raydistill.config import DistillConfig
@@ -33,4 +34,4 @@ def build_network(config: DistillConfig, image_shape: Shape, num_classes: int) -
     except ValueError as error:
         size = "x".join(str(n) for n in image_shape[1:])
         raise UserError(f"network={config.network} does not fit images of {size} pixels: {error}") from error
-    return Network(module, config.init)
+    return Network(module, config.init, torch.bfloat16 if config.precision == "bfloat16" else None)

@@ -12,9 +12,15 @@ class Network:
 
     All weights are one flat vector, in the order of the module's `named_parameters`, so that an inner step is one
     tensor operation and N networks are a matrix [N, P] under `torch.vmap`.
+
+    Args:
+        module: the network; its weights do not matter.
+        init: name of an initialiser.
+        dtype: to compute in; weights and images are rounded to it and logits come back in theirs. None for as given.
     """
 
-    def __init__(self, module: nn.Module, init: str = "xavier") -> None:
+    def __init__(self, module: nn.Module, init: str = "xavier", dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype
         self.module = module.to("meta")  # only its structure counts: the weights always come from outside
         self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
@@ -22,8 +28,9 @@ class Network:
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits [B, K]; differentiable in both arguments, any number of times."""
-        logits: Tensor = functional_call(self.module, self.unflatten(weights), (images,))
-        return logits
+        dtype = self.dtype or images.dtype
+        logits: Tensor = functional_call(self.module, self.unflatten(weights.to(dtype)), (images.to(dtype),))
+        return logits.to(images.dtype)
 
     @property
     def num_weights(self) -> int:

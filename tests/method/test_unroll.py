@@ -122,3 +122,21 @@ def test_training_equals_torch_sgd(problem):
         F.cross_entropy(network(w, images), labels).backward()
         optimizer.step()
     assert torch.allclose(trained, w, rtol=1e-10, atol=1e-12)
+
+
+def test_bfloat16_is_close_and_learns_in_float32():
+    shape = (1, 28, 28)
+    generator = named_generator(0, "precision")
+    weights = build_network(DistillConfig(), shape, 10).initial_weights(1, generator)
+    images = torch.randn(1, 1, 10, *shape, generator=generator)
+    distilled = DistilledSet(images, torch.eye(10)[None, None], torch.full((1, 2, 1), -3.0))
+    real = torch.randn(64, *shape, generator=generator), torch.randint(10, (64,), generator=generator)
+    exact, rounded = (
+        hypergradient(build_network(DistillConfig(precision=p), shape, 10), distilled, weights[None], *real)
+        for p in ("float32", "bfloat16")
+    )
+    assert rounded[1].images.dtype == torch.float32
+    assert rounded[0].item() == pytest.approx(exact[0].item(), rel=0.02)
+    assert not torch.equal(rounded[1].images, exact[1].images)
+    direction = F.cosine_similarity(rounded[1].images.flatten(), exact[1].images.flatten(), dim=0)
+    assert direction > 0.8  # 8 bits of mantissa, and a few units of ReLU and pool that switch

@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 from raydistill.method.rng import named_generator
 from raydistill.networks.conv_relu_pool import conv_relu_pool
 
-module = sys.modules["raydistill.networks.conv_relu_pool"]
+module = sys.modules["raydistill.networks.conv_relu_pool_kernels"]
 
 # channels, outputs, height, width, padding: LeNet's on MNIST, CIFAR-10 and digits, odd sizes, a single window
 SHAPES = [(1, 6, 28, 28, 2), (6, 16, 14, 14, 0), (3, 6, 32, 32, 0), (1, 6, 8, 8, 2), (6, 16, 4, 4, 2), (2, 9, 11, 8, 1)]
