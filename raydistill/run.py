@@ -115,7 +115,7 @@ class Run:
             weights = self._weights(i, self.config.val_nets, "validation weights")
             results.append(evaluate_set(self.network, member, weights, self.data.val))
         for known, result in zip(self.member_metrics, results, strict=True):
-            if result.loss < WORST_LOSS and result.accuracy > known.get("val_accuracy", -1.0):
+            if result.accuracy > known.get("val_accuracy", -1.0):
                 known.update(_validation(result), best_iteration=self.iteration)
         # a set that diverged still guesses right now and then
         self.leader = max(range(len(results)), key=lambda i: (results[i].loss < WORST_LOSS, results[i].accuracy))

@@ -72,7 +72,6 @@ class Tape(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         TorchDispatchMode.__init__(self)
         self.steps: list[Step] = []
-        self._alive: list[Any] = list(inputs)  # what is gone could leave its place to another
         self._names = {_identity(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
         if len(self._names) < len(inputs):
             raise ValueError(
@@ -91,10 +90,12 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         if function._schema.is_mutable:
-            raise NotImplementedError(f"{function} writes in place, so it cannot be recorded")
-        self._alive.append(result)
-        args, kwargs = tree_map(lambda x: Name(self._name(x)) if isinstance(x, Tensor) else x, (args, kwargs or {}))
-        name = self._simpler(function, args, result) or self._write(function, args, kwargs, result)
+            raise RuntimeError(f"{function} writes in place, so it cannot be recorded")
+        if function is aten.lift_fresh.default:  # made of Python numbers
+            name = self._constant(result)
+        else:
+            args, kwargs = tree_map(lambda x: Name(self._name(x)) if isinstance(x, Tensor) else x, (args, kwargs or {}))
+            name = self._simpler(function, args, result) or self._write(function, args, kwargs, result)
         for i, part in enumerate(result if isinstance(result, tuple | list) else ()):
             if isinstance(part, Tensor):
                 self._names[_identity(part)] = f"{name}[{i}]"
@@ -106,7 +107,7 @@ class Tape(TorchDispatchMode):
     def _simpler(self, function: Any, args: Any, result: Any) -> str | None:
         """The name of the result, where it is there already or fewer steps lead to it."""
         first = args[0].text if args and isinstance(args[0], Name) else ""
-        if function in (aten.detach.default, aten.alias.default, aten.lift_fresh.default):
+        if function in (aten.detach.default, aten.alias.default):
             return first
         if function in (aten.view.default, aten.expand.default) and layout([result]) == self._layouts.get(first):
             return first
@@ -144,20 +145,27 @@ class Tape(TorchDispatchMode):
         if key in self._seen:
             return self._seen[key]
         inputs = tuple(whole(x.text) for x in tree_flatten((args, kwargs))[0] if isinstance(x, Name))
-        constant = function.overloadpacket in CREATION or (inputs and all(name in self.constants for name in inputs))
-        name = self._seen[key] = f"{'c' if constant else 't'}{len(self._seen)}"
-        if constant:
-            self.constants[name] = result.clone()
+        fixed = function.overloadpacket in CREATION or (inputs and all(name in self.constants for name in inputs))
+        if fixed and isinstance(result, Tensor):
+            name = self._constant(result)
         else:
+            name = f"t{len(self.steps)}"
             self.steps.append(Step(name, function, args, kwargs, inputs))
             self._steps_by_name[name] = self.steps[-1]
+        self._seen[key] = name
         if isinstance(result, Tensor):
             self._layouts[name] = layout([result])
         return name
 
+    def _constant(self, value: Tensor) -> str:
+        """The name of what is the same at each call."""
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value.clone()
+        return name
+
     def _name(self, tensor: Tensor) -> str:
         if _identity(tensor) not in self._names:
-            raise NotImplementedError(
+            raise RuntimeError(
                 f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function"
             )
         return self._names[_identity(tensor)]

@@ -23,17 +23,17 @@ def inner_step(network: Apply, weights: Tensor, images: Tensor, labels: Tensor, 
 
     images [P, B, C, H, W], labels [P, B, K], rates [P].
     """
-    _, gradient = losses_and_gradient(network, weights, images, labels, each_set=0)
-    return weights + -rates[:, None, None] * gradient
+    _, gradient = losses_and_gradient(network, weights, images, labels, each_set=0, differentiable=True)
+    return torch.addcmul(weights, -rates[:, None, None], gradient)
 
 
 def losses_and_gradient(
-    network: Apply, weights: Tensor, images: Tensor, labels: Tensor, each_set: int | None
+    network: Apply, weights: Tensor, images: Tensor, labels: Tensor, each_set: int | None, differentiable: bool
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropies [P, N] on a minibatch, and their gradients for weights [P, N, W].
 
     Labels are classes or class probabilities. Where `each_set` is 0, images and labels have a dimension P in front;
-    where it is None, all sets share them.
+    where it is None, all sets share them. The gradient can be `differentiable` in its turn.
     """
 
     def loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def losses_and_gradient(
         weights = weights if weights.requires_grad else weights.detach().requires_grad_()
         losses = all_losses(weights, images, labels)
         # no loss depends on another network's weights, so the gradient of the sum holds that of each
-        (gradient,) = torch.autograd.grad(losses.sum(), weights, create_graph=True)
+        (gradient,) = torch.autograd.grad(losses.sum(), weights, create_graph=differentiable)
     return losses, gradient
 
 
@@ -121,7 +121,7 @@ def _recorded_parts(network: Apply) -> tuple[Callable[..., Any], Callable[..., A
     step = functools.partial(inner_step, network)
 
     def outer(weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        losses, gradient = losses_and_gradient(network, weights, images, labels, each_set=None)
+        losses, gradient = losses_and_gradient(network, weights, images, labels, each_set=None, differentiable=False)
         return losses.mean(1), gradient / weights.shape[1]
 
     return recorded(step), recorded_vjp(step), recorded(outer)

@@ -78,11 +78,20 @@ def test_what_leads_nowhere_is_not_kept():
     assert unused.shape == (4, 5)
 
 
+def test_numbers_in_the_function_are_constants():
+    def function(x):
+        return x * torch.tensor([1.0, 2.0, 3.0]).double() + torch.tensor(0.5)
+
+    replay = recorded(function)
+    for scale in (1.0, 2.0):
+        assert torch.equal(replay(scale * ARGS[0]), function(scale * ARGS[0]))
+
+
 def test_says_what_cannot_be_recorded():
     with pytest.raises(ValueError, match="same tensor"):
         recorded(torch.add)(ARGS[0], ARGS[0])
     outside = draw(4, 3)
-    with pytest.raises(NotImplementedError, match=r"shape \(4, 3\) comes from outside"):
+    with pytest.raises(RuntimeError, match=r"shape \(4, 3\) comes from outside"):
         recorded(lambda x: x + outside)(ARGS[0])
-    with pytest.raises(NotImplementedError, match=r"add_.*writes in place"):
+    with pytest.raises(RuntimeError, match=r"add_.*writes in place"):
         recorded(lambda x: x.clone().add_(1))(ARGS[0])

@@ -121,6 +121,25 @@ def test_sweep_runs_all_trials_and_finds_the_front(finished):
     json.dumps(summary, allow_nan=False)
 
 
+def test_a_sweep_of_populations(local_ray, digits, tmp_path):
+    """A trial counts as its best member, under that member's learning rates."""
+    config = sweep_config(
+        tmp_path,
+        base=BASE | {"population": 3, "population_spread": 2.0},
+        search={"inner_lr": {"loguniform": [0.001, 3.0]}},
+        known_good=[],
+        budget={"trials": 2, "iterations": 6},
+        scheduler="none",
+    )
+    result = sweep(config, data=digits)
+    assert len(result.trials) == 2
+    for row in result.front:
+        artifact = load(row["artifact"])
+        member = artifact.provenance["member"]
+        assert row["config"] == {"inner_lr": member["inner_lr"]}
+        assert row["val_accuracy"] == member["val_accuracy"] == artifact.metrics["val_accuracy"]
+
+
 def test_a_trial_is_the_same_as_distill(finished, digits):
     _, result, _ = finished
     row = next(row for row in result.front if row["iterations"] == 6)
