@@ -13,6 +13,9 @@ from raydistill.networks.conv_relu_pool_kernels import DIRECT
 
 aten = torch.ops.aten
 
+TURNS = (aten.t.default, aten.transpose.int)
+RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
+PRODUCTS = {aten.mm.default: aten.addmm.default, aten.bmm.default: aten.baddbmm.default}  # a @ b: a + b @ c
 CREATION = (aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.full, aten.full_like)
 
 # The same functions by names that cost a microsecond less a call, half of what a small tensor's operation takes.
@@ -39,7 +42,8 @@ SHORT_WAYS = DIRECT | {
     aten.t.default: torch.t,
     aten.transpose.int: torch.transpose,
     aten.unsqueeze.default: torch.unsqueeze,
-    aten.view.default: Tensor.view,
+    aten.view.default: Tensor.reshape,  # a rewritten step may lay out its result otherwise,
+    aten._unsafe_view.default: Tensor.reshape,  # and then needs a copy here
 }
 
 
@@ -80,6 +84,7 @@ class Tape(TorchDispatchMode):
         self._layouts = {f"in{i}": layout([tensor]) for i, tensor in enumerate(inputs)}
         self._seen: dict[str, str] = {}  # what a call computes -> the name it got
         self._steps_by_name: dict[str, Step] = {}
+        self._products: set[str] = set()  # are contiguous
         self.constants: dict[str, Tensor] = {}
 
     @classmethod
@@ -89,8 +94,9 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if function._schema.is_mutable:
-            raise RuntimeError(f"{function} writes in place, so it cannot be recorded")
+        if function._schema.is_mutable or function is aten.as_strided.default:
+            why = "depends on where numbers lie" if function is aten.as_strided.default else "writes in place"
+            raise RuntimeError(f"{function} {why}, so it cannot be recorded")
         if function is aten.lift_fresh.default:  # made of Python numbers
             name = self._constant(result)
         else:
@@ -109,38 +115,64 @@ class Tape(TorchDispatchMode):
         first = args[0].text if args and isinstance(args[0], Name) else ""
         if function in (aten.detach.default, aten.alias.default):
             return first
-        if function in (aten.view.default, aten.expand.default) and layout([result]) == self._layouts.get(first):
+        if function in RESHAPES and layout([result]) == self._layouts.get(first):
             return first
-        if function is aten.t.default and (turned := self._made_by(first, aten.t)):
-            return str(turned[0].text)
+        if function is aten.clone.default and result.is_contiguous() and first in self._products:
+            return first  # a copy to make it contiguous
+        if function in TURNS:
+            return self._simpler_turn(first, (function, args[1:]), result)
         if function is aten.add.Tensor and len(args) == 2 and isinstance(args[1], Name):
             return self._simpler_sum(first, args[1].text, result)
         return None
 
+    def _simpler_turn(self, name: str, turn: Any, result: Tensor | None = None) -> str | None:
+        """t(t(a)) = a, t(t(a) @ b) = t(b) @ a, and t(a + t(b)) = t(a) + b: fewer copies, and the faster products."""
+        step = self._steps_by_name.get(name)
+        if step is None:
+            return None
+        if (step.function, step.args[1:]) == turn:
+            return str(step.args[0].text)
+        if step.function in PRODUCTS and any(self._is_turned(factor.text, turn) for factor in step.args):
+            left, right = (Name(self._turn(factor.text, turn)) for factor in reversed(step.args))
+            return self._write(step.function, (left, right), {}, None if result is None else result.contiguous())
+        if step.function is aten.add.Tensor and result is not None and any(isinstance(x, Name) for x in step.args[1:]):
+            parts = [self._simpler_turn(part.text, turn) for part in step.args]
+            if all(parts):
+                a, b = (str(part) for part in parts)
+                total = result.contiguous()
+                return self._simpler_sum(a, b, total) or self._write(aten.add.Tensor, (Name(a), Name(b)), {}, total)
+        return None
+
+    def _turn(self, name: str, turn: Any) -> str:
+        """The name of its transpose."""
+        return self._simpler_turn(name, turn) or self._write(turn[0], (Name(name), *turn[1]), {}, None)
+
+    def _is_turned(self, name: str, turn: Any) -> bool:
+        step = self._steps_by_name.get(name)
+        return step is not None and (step.function, step.args[1:]) == turn
+
     def _simpler_sum(self, a: str, b: str, result: Tensor) -> str | None:
-        """a + 0 = a, t(a) + t(b) = t(a + b), and a + mm(b, c) in one step."""
+        """a + 0 = a, and a + b @ c in one step."""
         for zero, other in ((a, b), (b, a)):
-            if zero in self.constants and not self.constants[zero].any() and self._layouts[other] == layout([result]):
+            known = self._layouts.get(other) == layout([result])
+            if zero in self.constants and known and not self.constants[zero].any():
                 return other
-        turned = self._made_by(a, aten.t), self._made_by(b, aten.t)
-        if turned[0] and turned[1] and result.t().is_contiguous():
-            total = result.t()
-            name = self._simpler_sum(turned[0][0].text, turned[1][0].text, total)
-            name = name or self._write(aten.add.Tensor, (turned[0][0], turned[1][0]), {}, total)
-            return self._write(aten.t.default, (Name(name),), {}, result)
         for product, other in ((a, b), (b, a)):
-            for multiply, multiply_and_add in ((aten.mm, aten.addmm), (aten.bmm, aten.baddbmm)):
+            for multiply, multiply_and_add in PRODUCTS.items():
                 if result.is_contiguous() and (factors := self._made_by(product, multiply)):
-                    return self._write(multiply_and_add.default, (Name(other), *factors), {}, result)
+                    return self._write(multiply_and_add, (Name(other), *factors), {}, result)
         return None
 
     def _made_by(self, name: str, function: Any) -> Any:
         """The arguments of the call of `function` that computed it, if one did."""
         step = self._steps_by_name.get(name)
-        return step.args if step is not None and step.function.overloadpacket is function else None
+        return step.args if step is not None and step.function is function else None
 
     def _write(self, function: Any, args: Any, kwargs: Any, result: Any) -> str:
-        """Adds a step, unless the same was computed before or the result is the same each time."""
+        """Adds a step, unless the same was computed before or the result is the same each time.
+
+        The result is for its layout; None where that is not known.
+        """
         key = repr((function, args, kwargs))
         if key in self._seen:
             return self._seen[key]
@@ -153,6 +185,8 @@ class Tape(TorchDispatchMode):
             self.steps.append(Step(name, function, args, kwargs, inputs))
             self._steps_by_name[name] = self.steps[-1]
         self._seen[key] = name
+        if function in PRODUCTS or function in PRODUCTS.values():
+            self._products.add(name)
         if isinstance(result, Tensor):
             self._layouts[name] = layout([result])
         return name
@@ -165,9 +199,7 @@ class Tape(TorchDispatchMode):
 
     def _name(self, tensor: Tensor) -> str:
         if _identity(tensor) not in self._names:
-            raise RuntimeError(
-                f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function"
-            )
+            raise RuntimeError(f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function")
         return self._names[_identity(tensor)]
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:

@@ -78,6 +78,25 @@ def test_what_leads_nowhere_is_not_kept():
     assert unused.shape == (4, 5)
 
 
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_rewritten_products_and_turns(lead):
+    """Each way in which transposes, products and sums meet."""
+    a, b, c = draw(*lead, 4, 3), draw(*lead, 3, 5), draw(*lead, 5, 4)
+
+    def function(a, b, c):
+        t = (lambda x: x.t()) if a.dim() == 2 else (lambda x: x.transpose(1, 2))
+        first = t(t(b) @ t(a))  # a @ b
+        second = t(t(a @ b) + c @ t(t(a)) @ t(a) * 0.5) + t(c)
+        third = t(t(first) * c + t(second)).reshape(*first.shape[:-2], -1)
+        return first, second, third, t(t(c) + second).clone(memory_format=torch.contiguous_format)
+
+    replay = recorded(function)
+    for scale in (1.0, -2.0):
+        args = [scale * x for x in (a, b, c)]
+        for ours, theirs in zip(replay(*args), function(*args), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-12)
+
+
 def test_numbers_in_the_function_are_constants():
     def function(x):
         return x * torch.tensor([1.0, 2.0, 3.0]).double() + torch.tensor(0.5)
@@ -95,3 +114,5 @@ def test_says_what_cannot_be_recorded():
         recorded(lambda x: x + outside)(ARGS[0])
     with pytest.raises(RuntimeError, match=r"add_.*writes in place"):
         recorded(lambda x: x.clone().add_(1))(ARGS[0])
+    with pytest.raises(RuntimeError, match=r"as_strided.*where numbers lie"):
+        recorded(lambda x: x.as_strided((2, 2), (1, 1)))(ARGS[0])
