@@ -46,6 +46,8 @@ def _size(groups: int, x: tuple[int, ...], w: tuple[int, ...], padding: int, out
 
 def _alike(w: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Both for each network, or both shared."""
+    if w.dim() == bias.dim() + 3:
+        return w.contiguous(), bias.contiguous()
     if w.dim() - 4 < bias.dim() - 1:
         w = w.expand(len(bias), *w.shape)
     if bias.dim() - 1 < w.dim() - 4:
@@ -62,7 +64,7 @@ def _forward(x: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: boo
     groups = x.shape[:-4] or w.shape[:-4]
     cells = [_pooled(side, padding) for side in x.shape[-3:-1]]
     shape = (*groups, x.shape[-4], *([*cells, w.shape[-4]] if outputs_last else [w.shape[-4], *cells]))
-    z, winner = x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+    z, winner = torch.empty(shape, dtype=x.dtype), torch.empty(shape, dtype=torch.uint8)
     size = _size(groups.numel(), x.shape, w.shape, padding, outputs_last)
     _kernels(x.dtype).conv_relu_pool(x.data_ptr(), w.data_ptr(), bias.data_ptr(), z.data_ptr(), winner.data_ptr(), size)
     return z, winner
@@ -70,7 +72,7 @@ def _forward(x: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: boo
 
 def _gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, padding: int, outputs_last: bool) -> Tensor:
     x, (w, bias), winner = x.contiguous(), _alike(w, bias), winner.contiguous()
-    z = x.new_empty(winner.shape)
+    z = torch.empty(winner.shape, dtype=x.dtype)
     size = _size(winner.shape[:-4].numel(), x.shape, w.shape, padding, outputs_last)
     _kernels(x.dtype).gather(x.data_ptr(), w.data_ptr(), bias.data_ptr(), winner.data_ptr(), z.data_ptr(), size)
     return z
@@ -79,7 +81,7 @@ def _gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, padding: int, ou
 def _scatter_x(
     g: Tensor, w: Tensor, winner: Tensor, height: int, width: int, padding: int, outputs_last: bool
 ) -> Tensor:
-    x = g.new_empty((*winner.shape[:-3], height, width, w.shape[-3]))
+    x = torch.empty((*winner.shape[:-3], height, width, w.shape[-3]), dtype=g.dtype)
     size = _size(winner.shape[:-4].numel(), x.shape, w.shape, padding, outputs_last)
     g, w, winner = g.contiguous(), w.contiguous(), winner.contiguous()
     _kernels(g.dtype).scatter_x(g.data_ptr(), w.data_ptr(), winner.data_ptr(), x.data_ptr(), size)
@@ -88,8 +90,8 @@ def _scatter_x(
 
 def _scatter_w(g: Tensor, x: Tensor, winner: Tensor, padding: int, outputs_last: bool) -> tuple[Tensor, Tensor]:
     groups, outputs = winner.shape[:-4], winner.shape[-1 if outputs_last else -3]
-    w = g.new_empty((*groups, outputs, x.shape[-1], KERNEL, KERNEL))
-    bias = g.new_empty((*groups, outputs))
+    w = torch.empty((*groups, outputs, x.shape[-1], KERNEL, KERNEL), dtype=g.dtype)
+    bias = torch.empty((*groups, outputs), dtype=g.dtype)
     size = _size(groups.numel(), x.shape, w.shape, padding, outputs_last)
     g, x, winner = g.contiguous(), x.contiguous(), winner.contiguous()
     _kernels(g.dtype).scatter_w(g.data_ptr(), x.data_ptr(), winner.data_ptr(), w.data_ptr(), bias.data_ptr(), size)
