@@ -31,12 +31,17 @@ def device_name() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
+def commit() -> str:
+    """The commit that is measured."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
 def main() -> None:
     """See the module's docstring."""
     name, dashes, *arguments = sys.argv[1:] or ["", ""]
     if dashes != "--" or not arguments:
         sys.exit(__doc__)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "raydistill.cli", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=False
@@ -51,7 +56,7 @@ def main() -> None:
 
     raydistill {shlex.join(arguments)}
 
-{today}, {device_name()}, torch {torch.__version__}, commit {commit}; {seconds:.0f} s from start to end.
+{today}, {device_name()}, torch {torch.__version__}, commit {commit()}; {seconds:.0f} s from start to end.
 
 Result (accuracies are fractions):
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import RESULTS, device_name
+from record import RESULTS, commit, device_name
 from textbook import Textbook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -242,9 +242,8 @@ def write(lines: list[str], device: torch.device) -> None:
     name = device_name() if device.type == "cuda" else device_name().replace(",", "")
     today = datetime.date.today().isoformat()
     path = RESULTS / f"{today}-speed-{'-'.join(name.lower().split())}.md"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = f"# Speed\n\n    python benchmarks/speed.py {' '.join(sys.argv[1:])}\n"
-    about = f"\n{today}, {name}, torch {torch.__version__}, numpy {np.__version__}, commit {commit or 'unknown'}.\n\n"
+    about = f"\n{today}, {name}, torch {torch.__version__}, numpy {np.__version__}, commit {commit()}.\n\n"
     path.write_text(head + about + "\n".join(lines) + "\n")
     print(f"written to {path}")
 

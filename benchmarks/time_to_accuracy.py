@@ -17,7 +17,7 @@ import tempfile
 import time
 
 import torch
-from record import RESULTS, device_name
+from record import RESULTS, commit, device_name
 
 
 def main() -> None:
@@ -39,9 +39,8 @@ def main() -> None:
         lines.append(f"| {seed} | {row['seconds']:.0f} | {accuracies} | {row['best_iteration']:.0f} |")
     print("\n".join(lines))
     today = datetime.date.today().isoformat()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     head = f"# {options.name}\n\n    raydistill distill {shlex.join(settings)} --set seed=0 (1, 2, ...)\n\n"
-    about = f"{today}, {device_name()}, torch {torch.__version__}, commit {commit}.\n\n"
+    about = f"{today}, {device_name()}, torch {torch.__version__}, commit {commit()}.\n\n"
     (RESULTS / f"{today}-{options.name}.md").write_text(head + about + "\n".join(lines) + "\n")
 
 

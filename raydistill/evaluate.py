@@ -16,6 +16,7 @@ from raydistill.errors import UserError
 from raydistill.method import DistilledSet, train
 from raydistill.method.record import recorded
 from raydistill.method.rng import named_generator
+from raydistill.method.unroll import vmap_over
 from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network, build_network
 
@@ -151,7 +152,7 @@ def _recorded_score(network: Network) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def _score(network: Network, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """How many images each of N networks gets right [N], and the sum of its cross-entropies [N]."""
-    logits = torch.vmap(network, (0, None))(weights, images) if len(weights) > 1 else network(weights[0], images)[None]
+    logits = vmap_over(len(weights), network, (0, None))(weights, images)
     several = labels.expand(len(weights), -1)
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), several, reduction="none")
     return (logits.argmax(2) == several).sum(1), losses.sum(1)

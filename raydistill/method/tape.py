@@ -130,7 +130,7 @@ class Tape(TorchDispatchMode):
         step = self._steps_by_name.get(name)
         if step is None:
             return None
-        if (step.function, step.args[1:]) == turn:
+        if self._is_turned(name, turn):
             return str(step.args[0].text)
         if step.function in PRODUCTS and any(self._is_turned(factor.text, turn) for factor in step.args):
             left, right = (Name(self._turn(factor.text, turn)) for factor in reversed(step.args))

@@ -40,7 +40,7 @@ def losses_and_gradient(
         return F.cross_entropy(network(weights, images), labels)
 
     sets, networks = weights.shape[:2]
-    all_losses = _over(sets, _over(networks, loss, (0, None, None)), (0, each_set, each_set))
+    all_losses = vmap_over(sets, vmap_over(networks, loss, (0, None, None)), (0, each_set, each_set))
     with torch.enable_grad():
         weights = weights if weights.requires_grad else weights.detach().requires_grad_()
         losses = all_losses(weights, images, labels)
@@ -49,7 +49,7 @@ def losses_and_gradient(
     return losses, gradient
 
 
-def _over(count: int, function: Callable[..., Tensor], in_dims: tuple[int | None, ...]) -> Callable[..., Tensor]:
+def vmap_over(count: int, function: Callable[..., Tensor], in_dims: tuple[int | None, ...]) -> Callable[..., Tensor]:
     """`vmap(function, in_dims)`; for a count of one the function itself, which takes fewer operations."""
     if count > 1:
         return vmap(function, in_dims)
