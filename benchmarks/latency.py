@@ -24,8 +24,8 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.device import use_threads
 from raydistill.evaluate import evaluate_set
-from raydistill.method.distiller import initial_images
 from raydistill.method.rng import named_generator
+from raydistill.method.start import initial_set
 from raydistill.networks import build_network
 
 RAYDISTILL = [str(Path(sys.executable).with_name("raydistill"))]
@@ -93,7 +93,7 @@ def evaluation() -> float:
     use_threads()
     config, data = DistillConfig(dataset="mnist"), mnist()
     network = build_network(config, data.image_shape, data.num_classes)
-    distilled = initial_images(config, data.image_shape, data.num_classes, torch.device("cpu"))
+    distilled = initial_set(config, data.train, data.num_classes)[0]
     weights = network.initial_weights(NETS, named_generator(0, "test weights"))
     start = time.perf_counter()
     result = evaluate_set(network, distilled, weights, data.test)

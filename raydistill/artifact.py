@@ -23,10 +23,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from raydistill.arrow import from_ipc, set_from_tables, to_ipc, to_tables, weights_from_table
-from raydistill.config import DistillConfig, validated
+from raydistill.config import DistillConfig
 from raydistill.errors import UserError
 from raydistill.method import DistilledSet
-from raydistill.storage import open_place
+from raydistill.settings import validated
+from raydistill.storage import open_place, read_file, write_file
 
 FORMAT_VERSION = 1
 SUFFIX = ".distilled"
@@ -96,7 +97,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
         for name, table in to_tables(artifact.distilled, artifact.weights).items():
             data = to_ipc(table)
             sums[name] = hashlib.sha256(data).hexdigest()
-            _write(filesystem, f"{place}/{name}", data)
+            write_file(filesystem, f"{place}/{name}", data)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             config=artifact.config.model_dump(mode="json"),
@@ -107,7 +108,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
             provenance=artifact.provenance,
             sha256=sums,
         )
-        _write(filesystem, f"{place}/manifest.json", manifest.model_dump_json(indent=2).encode())
+        write_file(filesystem, f"{place}/manifest.json", manifest.model_dump_json(indent=2).encode())
         if local:
             _swap(place, target)
     except OSError as error:
@@ -180,16 +181,10 @@ def _exists(filesystem: pa.fs.FileSystem, file: str) -> bool:
     return bool(filesystem.get_file_info(file).type == pa.fs.FileType.File)
 
 
-def _write(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
-    with filesystem.open_output_stream(file) as stream:
-        stream.write(data)
-
-
 def _read(filesystem: pa.fs.FileSystem, target: str, name: str, path: str | Path) -> bytes:
     try:
-        with filesystem.open_input_stream(f"{target}/{name}", compression=None) as stream:
-            return bytes(stream.read())
-    except (OSError, pa.ArrowException) as error:
+        return read_file(filesystem, f"{target}/{name}")
+    except OSError as error:
         if name == "manifest.json":
             raise UserError(f"{path}: is not a distilled set (it has no manifest.json)") from error
         raise UserError(f"{path}/{name}: is missing or cannot be read") from error

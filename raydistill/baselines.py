@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from raydistill.artifact import Artifact
-from raydistill.data import Dataset, Split
+from raydistill.data import Dataset
 from raydistill.device import pick_device
 from raydistill.evaluate import Evaluation, evaluate, evaluation_plan, real_data_for, score, train_networks
 from raydistill.method import DistilledSet
@@ -28,8 +28,9 @@ def random_real(
     """
     device = like.images.device
     generator = named_generator(seed, "random real", device)
-    weights = start.sample(DRAWS, named_generator(seed, "baseline weights")).to(device).expand(DRAWS, -1)
-    draws = [real_images(data.train, like, generator) for _ in range(DRAWS)]
+    weights = start.held_out(DRAWS, "baseline", seed).to(device)
+    weights = weights[torch.arange(DRAWS) % len(weights)]
+    draws = [data.train.of_classes(like.labels.argmax(-1), generator) for _ in range(DRAWS)]
 
     def trained(rate: float) -> Tensor:
         rates = torch.full_like(like.raw_rates, rate)
@@ -57,17 +58,3 @@ def evaluate_with_baseline(
     data = real_data_for(artifact, None, data_dir).to(pick_device(device))
     result = evaluate(artifact, network=network, weights=weights, nets=nets, seed=seed, device=device, data=data)
     return result, random_real(model, start, artifact.distilled.to(pick_device(device)), data, seed)
-
-
-def real_images(split: Split, like: DistilledSet, generator: torch.Generator) -> Tensor:
-    """Real images [S, B, C, H, W] in the classes of `like`'s labels, without replacement where there are enough."""
-    wanted = like.labels.argmax(-1)  # [S, B]
-    images = torch.empty_like(like.images)
-    for label in wanted.unique():
-        places = wanted == label
-        of_class = (split.labels == label).nonzero()[:, 0]
-        order = torch.randperm(len(of_class), generator=generator, device=split.labels.device)
-        count = int(places.sum())
-        order = order.repeat(-(-count // max(1, len(order))))[:count]
-        images[places] = split.images[of_class[order]]
-    return images

@@ -66,7 +66,8 @@ def distill(
 ) -> None:
     """Distil one set: raydistill distill --set dataset=mnist --set images_per_class=1."""
     with one_line_errors(debug):
-        from raydistill.config import DistillConfig, read_yaml, validated, with_overrides
+        from raydistill.config import DistillConfig
+        from raydistill.settings import read_yaml, validated, with_overrides
 
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
@@ -170,7 +171,7 @@ def sweep(
 ) -> None:
     """Search settings with Ray Tune and Optuna: raydistill sweep sweeps/digits.yaml."""
     with one_line_errors(debug):
-        from raydistill.config import read_yaml, validated, with_overrides
+        from raydistill.settings import read_yaml, validated, with_overrides
         from raydistill.sweep_config import SweepConfig
 
         settings = validated(SweepConfig, with_overrides(read_yaml(file), overrides or []), f"{file}: ")

@@ -1,34 +1,19 @@
-"""Every setting of one distillation, and how overrides are read.
+"""Every setting of a distillation and of a bank of pretrained networks.
 
-A setting is a field of `DistillConfig`: typed, documented where it stands, checked when it is made. Unknown names
-fail. The settings of a sweep are in `raydistill.sweep_config`.
+A setting is a field: typed, documented where it stands, checked when it is made. Unknown names fail. The settings of a
+sweep are in `raydistill.sweep_config`, how they are read is in `raydistill.settings`.
 """
 
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from raydistill.errors import UserError
+from raydistill.settings import Settings
 
 
-class Settings(BaseModel):
-    """Base of all settings: immutable, no unknown names, no silent conversion from another type."""
+class DataSettings(Settings):
+    """The real data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class DistillConfig(Settings):
-    """What to distil, into how much, and how.
-
-    The defaults that differ from Wang et al. 2018 were chosen on MNIST with 10 images and a fixed LeNet;
-    benchmarks/results has the runs.
-    """
-
-    # -- the real data -------------------------------------------------------------------------------------------
     dataset: str = "digits"
     """digits, mnist, fashionmnist, parquet:PATH (parquet or Arrow) or folder:PATH (images by class)."""
     image_column: str | None = None
@@ -37,12 +22,17 @@ class DistillConfig(Settings):
     """Column of a parquet dataset that holds the classes; found by itself where there is only one candidate."""
     image_size: int | None = Field(None, ge=4)
     """Resize all images to this many pixels square; by default they are taken as they are."""
+    channels: Literal[1, 3] | None = None
+    """Make all images grey (1) or, grey ones, three times the same (3); by default they are taken as they are."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training data held out, by class, to choose between settings and iterations."""
     split_seed: int = 0
     """Seed of that split; apart from `seed`, so that runs with different seeds are compared on the same images."""
 
-    # -- the network and its initial weights ---------------------------------------------------------------------
+
+class NetworkSettings(Settings):
+    """The network, and how it is computed."""
+
     network: str = "lenet"
     """lenet, alexcifarnet or convnet."""
     width: int = Field(128, ge=1)
@@ -51,8 +41,33 @@ class DistillConfig(Settings):
     """Blocks of a convnet; each halves the image."""
     init: Literal["xavier", "kaiming", "normal"] = "xavier"
     """Distribution of the initial weights; biases start at zero."""
-    weights: Literal["fixed", "random"] = "fixed"
-    """fixed: one initial network, known beforehand. random: the set must work for any draw of initial weights."""
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the networks: exact float32; tf32, products with 10-bit mantissas on a GPU; bfloat16, everything
+    between weights and logits. What is learned, and its gradient, stay float32."""
+
+
+class DistillConfig(DataSettings, NetworkSettings):
+    """What to distil, into how much, and how.
+
+    The defaults that differ from Wang et al. 2018 were chosen on MNIST with 10 images and a fixed LeNet;
+    benchmarks/results has the runs.
+    """
+
+    # -- the task and the initial weights ------------------------------------------------------------------------
+    objective: Literal["classify", "adapt", "attack"] = "classify"
+    """What a trained network should do. classify: the dataset. adapt: the dataset, with networks pretrained on another
+    one. attack: the dataset, but take `attack_class` for `attack_target`, with pretrained networks."""
+    attack_class: int | str | None = None
+    """Class to be mistaken, by number or name."""
+    attack_target: int | str | None = None
+    """Class it should be taken for."""
+    weights: Literal["fixed", "random", "fixed_pretrained", "random_pretrained"] = "fixed"
+    """fixed: one initial network, known beforehand. random: the set must work for any draw of initial weights. Either
+    from the initialiser, or _pretrained: from a `bank`."""
+    bank: str | None = None
+    """Folder of pretrained networks, as `raydistill pretrain` makes it."""
 
     # -- what is learned -----------------------------------------------------------------------------------------
     images_per_class: int = Field(1, ge=1)
@@ -63,8 +78,21 @@ class DistillConfig(Settings):
     """Passes over the minibatches."""
     inner_lr: float = Field(0.1, gt=0)
     """Initial step size of the inner gradient steps; one is learned for each step of each epoch."""
+    image_init: Literal["noise", "real"] = "noise"
+    """What the images start from: noise, or real training images."""
     image_std: float = Field(0.2, gt=0)
-    """Standard deviation of the noise the images start from, in normalised space (1 in the paper)."""
+    """Standard deviation of that noise, in normalised space (1 in the paper)."""
+    learn_images: bool = True
+    """Whether the images are learned, or stay as they start (label distillation)."""
+    images_per_step: int | None = Field(None, ge=1)
+    """Images in each step's minibatch in place of images_per_class; fewer than classes need learned labels."""
+    labels: Literal["fixed", "softmax", "free"] = "fixed"
+    """fixed: as they start. softmax: learned probabilities. free: learned without bounds (Sucholutsky & Schonlau)."""
+    label_init: Literal["onehot", "smoothed", "uniform", "random", "orthogonal"] = "onehot"
+    """What the labels start from. smoothed: 0.9 one-hot and 0.1 uniform. random: N(0, 1), orthogonal: random directions
+    at right angles; with labels=softmax these two are its arguments."""
+    label_lr: float | None = Field(None, gt=0)
+    """Adam's rate for learned labels; by default outer_lr."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
     iterations: int = Field(10000, ge=1)
@@ -76,7 +104,7 @@ class DistillConfig(Settings):
     batch_size: int = Field(256, ge=1)
     """Real images in each outer iteration."""
     train_nets: int = Field(1, ge=1)
-    """Networks sampled in each outer iteration, with random weights."""
+    """Networks sampled in each outer iteration, with random or random_pretrained weights."""
     clip: float | None = Field(2.0, gt=0)
     """Clip the hypergradient at this multiple of the running mean of its norm; null for never."""
     average: float = Field(0.9, ge=0, lt=1)
@@ -98,17 +126,34 @@ class DistillConfig(Settings):
 
     seed: int = 0
     """Seed of the initial images, the initial weights and the real batches."""
-    device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Arithmetic of the networks: exact float32; tf32, products with 10-bit mantissas on a GPU; bfloat16, everything
-    between weights and logits. What is learned, and its gradient, stay float32."""
 
     @model_validator(mode="after")
     def _possible(self) -> "DistillConfig":
-        if self.weights == "fixed" and self.train_nets > 1:
-            raise ValueError(f"train_nets={self.train_nets} needs weights=random: with fixed weights all are the same")
+        if self.one_network and self.train_nets > 1:
+            raise ValueError(f"train_nets={self.train_nets} needs weights=random: with {self.weights} all are the same")
+        if self.pretrained and self.bank is None:
+            raise ValueError(f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes")
+        if not self.pretrained and self.bank is not None:
+            raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
+        if not self.pretrained and self.objective != "classify":
+            raise ValueError(f"objective={self.objective} needs weights=fixed_pretrained or random_pretrained")
+        if (self.objective == "attack") != (self.attack_class is not None and self.attack_target is not None):
+            raise ValueError("objective=attack needs attack_class and attack_target, and only it takes them")
+        if self.images_per_step and self.images_per_class > 1:
+            raise ValueError("images_per_step stands in place of images_per_class: set only one of them")
+        if self.label_lr is not None and self.labels == "fixed":
+            raise ValueError("label_lr needs labels=softmax or free: fixed labels are not learned")
         return self
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the initial weights come from a bank."""
+        return self.weights.endswith("_pretrained")
+
+    @property
+    def one_network(self) -> bool:
+        """Whether there is only one initial network."""
+        return self.weights.startswith("fixed")
 
     @property
     def grad_steps(self) -> int:
@@ -116,85 +161,22 @@ class DistillConfig(Settings):
         return self.steps * self.epochs
 
 
-Model = TypeVar("Model", bound=BaseModel)
+class PretrainConfig(DataSettings, NetworkSettings):
+    """A bank of pretrained networks: on what, how many, and how they are trained.
 
-
-def validated(model: type[Model], values: Mapping[str, Any], where: str = "") -> Model:
-    """`model(**values)`, with pydantic's report turned into one line.
-
-    Raises:
-        UserError: names each bad setting, prefixed by `where`.
+    The networks are trained independently of each other: each from its own initial weights, on its own order of the
+    images.
     """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError(where + "; ".join(_complaint(model, e) for e in error.errors())) from error
 
-
-def _complaint(model: type[BaseModel], error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"] if part not in ("int", "float", "str", "literal"))
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(model.model_fields) if len(error["loc"]) == 1 else ""
-        return f"{name}: there is no such setting" + (f" (there are {known})" if known else "")
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:] if message[:6] == "Input " else message
-    return f"{name}: {message}, not {error['input']!r}" if name else message
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for; only plain values, no objects."""
-    return yaml.load(text, _Loader)  # a SafeLoader
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: there is no such file, or it is not a YAML mapping.
-    """
-    try:
-        content = parse_yaml(Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: should hold settings, one `name: value` a line")
-    return content
-
-
-def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of `values` in which each override `a.b=value` (the value in YAML) replaces or adds a setting.
-
-    >>> with_overrides({"budget": {"trials": 64}}, ["budget.trials=8", "name=digits"])
-    {'budget': {'trials': 8}, 'name': 'digits'}
-
-    Raises:
-        UserError: an override is not of that form.
-    """
-    result: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name:
-            raise UserError(f"--set {override}: should be NAME=VALUE")
-        *parents, last = name.split(".")
-        place = result
-        for parent in parents:
-            place[parent] = dict(place.get(parent) or {}) if isinstance(place.get(parent) or {}, Mapping) else {}
-            place = place[parent]
-        try:
-            place[last] = parse_yaml(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override}: the value is not valid YAML") from error
-    return result
+    nets: int = Field(64, ge=1)
+    """Networks to train."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the training images."""
+    lr: float = Field(1e-3, gt=0)
+    """Adam's rate; it falls to zero as a cosine."""
+    batch_size: int = Field(128, ge=1)
+    """Images in each step."""
+    chunk: int = Field(8, ge=1)
+    """Networks trained at once; each finished chunk is kept, so that a stopped bank goes on from there."""
+    seed: int = 0
+    """Seed of the initial weights and the orders of the images."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.artifact import SUFFIX, Artifact, save
-from raydistill.config import DistillConfig, validated
+from raydistill.bank import adapted
+from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.errors import Diverged, UserError
 from raydistill.run import Metrics, Run, load_checkpoint, save_checkpoint
+from raydistill.settings import validated
 
 
 class Watcher:
@@ -88,7 +90,7 @@ def _prepared(
         config = config or validated(DistillConfig, state["config"], f"{resumed}: ")
         if config.model_dump(mode="json") != state["config"]:
             raise UserError(f"{resumed}: its checkpoint was made with other settings; resume it without settings")
-    config = config or DistillConfig()
+    config = adapted(config or DistillConfig())
     run = Run(config, data or load_dataset(config, data_dir))
     if state is not None:
         run.load_state_dict(state)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,8 +14,8 @@ from raydistill.data import Dataset, Split, load_dataset
 from raydistill.device import pick_device
 from raydistill.errors import UserError
 from raydistill.method import DistilledSet, train
+from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.record import recorded
-from raydistill.method.rng import named_generator
 from raydistill.method.unroll import vmap_over
 from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network, build_network
@@ -28,22 +28,37 @@ WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverg
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy (a fraction) and cross-entropy on real images after training: mean and deviation over `nets` networks.
+    """Accuracy (a fraction) and cross-entropy on real images: mean and deviation over `nets` networks.
 
-    The deviation is that of the sample (0 for one network), in the same unit.
+    The deviation is that of the sample (0 for one network), in the same unit. What else the objective measures is in
+    `more`, by name, with deviations under NAME_std.
     """
 
     accuracy: float
     accuracy_std: float
     loss: float
     nets: int
+    more: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, accuracies: Tensor, losses: Tensor) -> "Evaluation":
-        """The summary of accuracies [N] and losses [N]; a network that diverged counts with what it is worth."""
-        std = accuracies.std().item() if len(accuracies) > 1 else 0.0
+    def of(cls, measures: Tensor | dict[str, Tensor], losses: Tensor) -> "Evaluation":
+        """The summary of accuracies [N], or measures [N] by name, and losses [N].
+
+        A network that diverged counts with what it is worth.
+        """
+        named = {"accuracy": measures} if isinstance(measures, Tensor) else measures
+        summary = {}
+        for name, values in named.items():
+            summary[name] = values.mean().item()
+            summary[f"{name}_std"] = values.std().item() if len(values) > 1 else 0.0
+        accuracy, std = summary.pop("accuracy"), summary.pop("accuracy_std")
         finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
-        return cls(accuracies.mean().item(), std, finite.mean().item(), len(accuracies))
+        return cls(accuracy, std, finite.mean().item(), len(losses), summary)
+
+    def metrics(self, prefix: str, suffix: str = "") -> dict[str, float]:
+        """All but the loss by name, as `{prefix}accuracy{suffix}` and `{prefix}accuracy_std{suffix}`."""
+        values = {"accuracy": self.accuracy, "accuracy_std": self.accuracy_std, **self.more}
+        return {f"{prefix}{name}{suffix}": value for name, value in values.items()}
 
 
 def evaluate(
@@ -77,7 +92,7 @@ def evaluate(
     where = pick_device(device)
     config, model, start = evaluation_plan(artifact, network, weights, nets)
     data = real_data_for(artifact, data, data_dir).to(where)
-    draws = start.sample(nets or config.test_nets, named_generator(seed, "test weights")).to(where)
+    draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
     return evaluate_set(model, artifact.distilled.to(where), draws, data.test)
 
 
@@ -121,10 +136,17 @@ def evaluation_plan(
     return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
 
 
-def evaluate_set(network: Network, distilled: DistilledSet, weights: Tensor, split: Split) -> Evaluation:
+def evaluate_set(
+    network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> Evaluation:
     """Trains the networks that start from weights [N, W] on the set and tests each on the split."""
-    accuracies, losses = score(network, train_networks(network, distilled, weights), split)
-    return Evaluation.of(accuracies, losses)
+    return evaluate_networks(network, train_networks(network, distilled, weights), split, objective)
+
+
+def evaluate_networks(network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY) -> Evaluation:
+    """Tests networks with weights [N, W] on the split."""
+    confusion, losses = confusions(network, weights, split, objective)
+    return Evaluation.of(objective.measures(confusion), losses)
 
 
 def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
@@ -134,25 +156,43 @@ def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -
 
 def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
     """Accuracies [N] and mean cross-entropies [N] of networks with weights [N, W] on real images."""
-    correct, losses = [], []
+    confusion, losses = confusions(network, weights, split)
+    return CLASSIFY.measures(confusion)["accuracy"], losses
+
+
+def confusions(
+    network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> tuple[Tensor, Tensor]:
+    """How many images of each class networks with weights [N, W] take for each class, and their mean cross-entropies.
+
+    Returns:
+        Counts [N, K, K], true class first, and losses [N], with respect to what the objective wants.
+    """
+    counts, losses = [], []
     for chunk in weights.split(TEST_NETWORKS):
         parts = [
-            _recorded_score(network)(chunk, *real)
+            _recorded_confusions(network, objective)(chunk, *real)
             for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
         ]
-        correct.append(torch.stack([part[0] for part in parts]).sum(0))
+        counts.append(torch.stack([part[0] for part in parts]).sum(0))
         losses.append(torch.stack([part[1] for part in parts]).sum(0))
-    return torch.cat(correct) / len(split), torch.cat(losses) / len(split)
+    return torch.cat(counts), torch.cat(losses) / len(split)
 
 
 @functools.lru_cache(maxsize=8)
-def _recorded_score(network: Network) -> Callable[..., tuple[Tensor, Tensor]]:
-    return recorded(functools.partial(_score, network))
+def _recorded_confusions(network: Network, objective: Objective) -> Callable[..., tuple[Tensor, Tensor]]:
+    return recorded(functools.partial(_confusions, network, objective))
 
 
-def _score(network: Network, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How many images each of N networks gets right [N], and the sum of its cross-entropies [N]."""
-    logits = vmap_over(len(weights), network, (0, None))(weights, images)
-    several = labels.expand(len(weights), -1)
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), several, reduction="none")
-    return (logits.argmax(2) == several).sum(1), losses.sum(1)
+def _confusions(
+    network: Network, objective: Objective, weights: Tensor, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Counts [N, K, K] and sums of cross-entropies [N] of N networks."""
+    logits = vmap_over(len(weights), network, (0, None))(weights, images)  # [N, B, K]
+    wanted = objective.wanted(labels).expand(len(weights), -1)
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+    classes = logits.shape[2]
+    pairs = labels * classes + logits.argmax(2)
+    counts = torch.zeros(len(weights), classes**2, dtype=torch.int64, device=labels.device)
+    counts = counts.scatter_add(1, pairs, torch.ones_like(pairs))
+    return counts.unflatten(1, (classes, classes)), losses.sum(1)

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 
 from raydistill.artifact import Artifact
+from raydistill.bank import Bank, check_bank, load_bank
 from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Diverged, UserError
-from raydistill.evaluate import WORST_LOSS, Evaluation, evaluate_set
+from raydistill.evaluate import WORST_LOSS, Evaluation, evaluate_networks, evaluate_set
 from raydistill.method import DistilledSet, Distiller
-from raydistill.method.rng import named_generator
+from raydistill.method.objective import objective_of
 from raydistill.method.weights import FixedWeights
+from raydistill.method.workers import Workers
 from raydistill.networks import build_network
 
 Metrics = dict[str, float]
@@ -34,18 +36,34 @@ class Run:
     Args:
         config: the settings.
         data: the real data, on any device.
+        bank: the pretrained networks that the config names; read from there if not given.
+        workers: the processes that share the work, where there are several.
 
     Raises:
-        UserError: the settings do not fit the data.
+        UserError: the settings do not fit the data or the bank.
     """
 
-    def __init__(self, config: DistillConfig, data: Dataset) -> None:
+    def __init__(
+        self, config: DistillConfig, data: Dataset, bank: Bank | None = None, workers: Workers | None = None
+    ) -> None:
         self.config = config
         self.device = pick_device(config.device)
         use_precision(config.precision, self.device)
         self.data = data.to(self.device)
         self.network = build_network(config, data.image_shape, data.num_classes)
-        self.distiller = Distiller(config, self.network, self.data.train, data.num_classes)
+        self.objective = objective_of(config, data.class_names)
+        self.bank = bank or (load_bank(config.bank) if config.bank else None)
+        if self.bank is not None:
+            check_bank(self.bank.manifest, config, data, self.network)
+        self.distiller = Distiller(
+            config,
+            self.network,
+            self.data.train,
+            data.num_classes,
+            self.objective,
+            self.bank.networks if self.bank is not None else None,
+            workers,
+        )
         self.best: DistilledSet | None = None
         self.best_metrics: Metrics = {}
         self.leader = 0  # which set of the population did best in the last validation,
@@ -111,9 +129,9 @@ class Run:
 
     def _validate(self) -> Metrics:
         results = []
-        for i, member in enumerate(self.distiller.averaged.unstack()):
-            weights = self._weights(i, self.config.val_nets, "validation weights")
-            results.append(evaluate_set(self.network, member, weights, self.data.val))
+        for start, member in zip(self.distiller.initial_weights, self.distiller.averaged.unstack(), strict=True):
+            weights = start.held_out(self.config.val_nets, "validation", self.config.seed).to(self.device)
+            results.append(evaluate_set(self.network, member, weights, self.data.val, self.objective))
         for known, result in zip(self.member_metrics, results, strict=True):
             if result.accuracy > known.get("val_accuracy", -1.0):
                 known.update(_validation(result), best_iteration=self.iteration)
@@ -129,11 +147,6 @@ class Run:
             "outer_lr": self.distiller.outer_rate(),
         }
 
-    def _weights(self, member: int, nets: int, name: str) -> torch.Tensor:
-        """Initial weights [N, W] to test a set of the population with, by name the same every time."""
-        generator = named_generator(self.config.seed, name)
-        return self.distiller.initial_weights[member].sample(nets, generator).to(self.device)
-
     def population(self) -> list[dict[str, float]]:
         """For each set: its seed and learning rates, and its best validation so far (none before the first)."""
         return [
@@ -144,17 +157,20 @@ class Run:
     def test(self) -> dict[str, float | int]:
         """The final report: the best set over fresh networks on the test set, beside random real images."""
         distilled = self.best or self.current
-        weights = self._weights(self.best_member, self.config.test_nets, "test weights")
-        result = evaluate_set(self.network, distilled, weights, self.data.test)
         start = self.distiller.initial_weights[self.best_member]
+        weights = start.held_out(self.config.test_nets, "test", self.config.seed).to(self.device)
+        before = evaluate_networks(self.network, weights, self.data.test, self.objective)
+        result = evaluate_set(self.network, distilled, weights, self.data.test, self.objective)
         baseline = random_real(self.network, start, distilled, self.data, self.config.seed)
-        return {
-            "test_accuracy": result.accuracy,
-            "test_accuracy_std": result.accuracy_std,
-            "nets": result.nets,
-            "baseline_random_real": baseline.accuracy,
-            "baseline_random_real_std": baseline.accuracy_std,
-        }
+        return (
+            result.metrics("test_")
+            | before.metrics("test_", "_before")
+            | {
+                "nets": result.nets,
+                "baseline_random_real": baseline.accuracy,
+                "baseline_random_real_std": baseline.accuracy_std,
+            }
+        )
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
         """The best set so far (the current one before the first validation), with `results` among its metrics."""
@@ -166,6 +182,8 @@ class Run:
             "dataset_fingerprint": self.data.fingerprint,
             "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
         }
+        if self.bank is not None:
+            about["bank"] = self.bank.fingerprint
         if self.config.population > 1:
             about["member"] = self.population()[self.best_member]
         return Artifact(
@@ -210,7 +228,7 @@ class Run:
 
 
 def _validation(result: Evaluation) -> Metrics:
-    return {"val_accuracy": result.accuracy, "val_accuracy_std": result.accuracy_std, "val_loss": result.loss}
+    return result.metrics("val_") | {"val_loss": result.loss}
 
 
 CHECKPOINT = "checkpoint.pt"

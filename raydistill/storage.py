@@ -27,6 +27,21 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
         raise UserError(f"{path}: not a place that can be opened: {error}") from error
 
 
+def write_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
+    """Writes a file; an OSError says why it cannot."""
+    with filesystem.open_output_stream(file) as stream:
+        stream.write(data)
+
+
+def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
+    """The bytes of a file, as they lie there; an OSError says why it cannot be read."""
+    try:
+        with filesystem.open_input_stream(file, compression=None) as stream:
+            return bytes(stream.read())
+    except pa.ArrowException as error:
+        raise OSError(str(error)) from error
+
+
 def exists(path: str | Path) -> bool:
     """Whether there is a file or folder.
 

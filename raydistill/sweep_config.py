@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from raydistill.config import DistillConfig, Settings, validated
+from raydistill.config import DistillConfig
 from raydistill.errors import UserError
+from raydistill.settings import Settings, validated
 
 # What a trial reports and a sweep may optimise, with the value that stands for "diverged".
 OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_steps": None, "seconds": None}

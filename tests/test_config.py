@@ -2,8 +2,9 @@
 
 import pytest
 
-from raydistill.config import DistillConfig, read_yaml, validated, with_overrides
+from raydistill.config import DistillConfig
 from raydistill.errors import UserError
+from raydistill.settings import read_yaml, validated, with_overrides
 from raydistill.sweep_config import SweepConfig
 
 SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int": [1, 3]}}}
@@ -17,7 +18,7 @@ SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int":
         ({"steps": 0}, ["steps", "greater than or equal to 1", "0"]),
         ({"steps": 1.5}, ["steps", "1.5"]),
         ({"inner_lr": -1}, ["inner_lr", "greater than 0"]),
-        ({"weights": "pretrained"}, ["weights", "'fixed' or 'random'", "pretrained"]),
+        ({"weights": "pretrained"}, ["weights", "'fixed', 'random'", "pretrained"]),
         ({"weights": "fixed", "train_nets": 4}, ["train_nets=4 needs weights=random"]),
         ({"val_fraction": 1.0}, ["val_fraction", "less than 1"]),
     ],

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from raydistill import evaluate
-from raydistill.baselines import random_real, real_images
+from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
 from raydistill.evaluate import Evaluation, evaluate_set, score, train_networks
-from raydistill.method import DistilledSet
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import RandomWeights
 from raydistill.networks import build_network
@@ -104,11 +103,9 @@ def test_mean_and_deviation_are_of_the_sample():
 
 
 def test_real_images_are_training_images_of_their_class(digits):
-    like = DistilledSet.from_rates(
-        torch.zeros(3, 20, 1, 8, 8), torch.eye(10).repeat_interleave(2, 0).repeat(3, 1, 1), torch.ones(1, 3)
-    )
-    images = real_images(digits.train, like, named_generator(0, "x")).flatten(0, 1)
-    labels = like.labels.argmax(-1).flatten()
+    classes = torch.arange(10).repeat_interleave(2).expand(3, -1)
+    images = digits.train.of_classes(classes, named_generator(0, "x")).flatten(0, 1)
+    labels = classes.flatten()
     places = [(digits.train.images == image).flatten(1).all(1).nonzero()[0, 0] for image in images]
     assert digits.train.labels[torch.stack(places)].tolist() == labels.tolist()
     assert len({int(p) for p in places}) == 60  # without replacement

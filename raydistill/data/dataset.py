@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.config import DistillConfig
+from raydistill.config import DataSettings
 from raydistill.data.raw import RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
@@ -31,6 +31,18 @@ class Split:
         """`count` examples drawn with replacement, by a generator on the split's device."""
         index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
         return self.images[index], self.labels[index]
+
+    def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Random images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough."""
+        images = self.images.new_empty(*classes.shape, *self.images.shape[1:])
+        for label in classes.unique():
+            places = classes == label
+            of_class = (self.labels == label).nonzero()[:, 0]
+            order = torch.randperm(len(of_class), generator=generator, device=self.labels.device)
+            count = int(places.sum())
+            order = order.repeat(-(-count // max(1, len(order))))[:count]
+            images[places] = self.images[of_class[order]]
+        return images
 
     def first(self, count: int) -> "Split":
         """The first `count` examples."""
@@ -95,7 +107,7 @@ class Dataset:
         return cls(mean=tensors["mean"], std=tensors["std"], train=train, val=val, test=test, **about)
 
 
-def load_dataset(config: DistillConfig, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Dataset:
     """Reads, splits and normalises `config.dataset`, on the CPU.
 
     The validation split is drawn from the training data, by class, with `config.split_seed`; mean and std are those

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raydistill.config import DistillConfig
+from raydistill.config import DataSettings
 from raydistill.data.images import decode_images
 from raydistill.data.raw import RawData, assembled
 from raydistill.errors import UserError
 
 
-def read_folder(config: DistillConfig, path: Path) -> RawData:
+def read_folder(config: DataSettings, path: Path) -> RawData:
     """PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png.
 
     Raises:

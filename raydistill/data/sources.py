@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DistillConfig
+from raydistill.config import DataSettings
 from raydistill.data.folders import read_folder
 from raydistill.data.idx import read_idx
 from raydistill.data.images import resize_images
@@ -19,7 +19,7 @@ from raydistill.data.tables import read_tables
 from raydistill.errors import UserError
 
 
-def read_source(config: DistillConfig, data_dir: str | Path | None = None) -> RawData:
+def read_source(config: DataSettings, data_dir: str | Path | None = None) -> RawData:
     """The data that `config.dataset` names.
 
     Raises:
@@ -101,4 +101,4 @@ SOURCES: dict[str, Callable[[Path], RawData]] = {
     "mnist": _mnist_like("MNIST", DIGITS),
     "fashionmnist": _mnist_like("FashionMNIST", CLOTHES),
 }
-PATH_SOURCES: dict[str, Callable[[DistillConfig, Path], RawData]] = {"parquet": read_tables, "folder": read_folder}
+PATH_SOURCES: dict[str, Callable[[DataSettings, Path], RawData]] = {"parquet": read_tables, "folder": read_folder}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.config import DistillConfig
+from raydistill.config import DataSettings
 from raydistill.data.images import decode_images, resize_images
 from raydistill.data.raw import RawData, assembled
 from raydistill.errors import UserError
@@ -16,7 +16,7 @@ from raydistill.errors import UserError
 SUFFIXES = (".parquet", ".arrow", ".feather")
 
 
-def read_tables(config: DistillConfig, path: Path) -> RawData:
+def read_tables(config: DataSettings, path: Path) -> RawData:
     """A parquet or Arrow file, or a folder of them with train and test in the names of files or folders.
 
     The image column holds encoded images, as bytes or as {bytes, path}, or uint8 pixels as an Arrow tensor; the

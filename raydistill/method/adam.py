@@ -25,16 +25,17 @@ class Adam:
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
 
-    def step(self, gradients: list[Tensor], rates: Tensor) -> None:
-        """One update with learning rates [P]."""
+    def step(self, gradients: list[Tensor], rates: list[Tensor]) -> None:
+        """One update with learning rates [P] for each parameter."""
         self.count += 1
         unbias_mean, unbias_square = (1 - beta**self.count for beta in self.betas)
-        scale = (rates / unbias_mean).float()
         root = unbias_square.sqrt().float()
-        for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
+        parts = zip(self.parameters, gradients, self.means, self.squares, rates, strict=True)
+        for parameter, gradient, mean, square, rate in parts:
             mean.lerp_(gradient, 1 - self.betas[0])
             square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
             change = mean / (square.sqrt() / root + self.epsilon)
+            scale = (rate / unbias_mean).float()
             parameter.sub_(change * scale.view(-1, *[1] * (parameter.dim() - 1)))
 
     def state_dict(self) -> dict[str, Any]:

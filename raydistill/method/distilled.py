@@ -13,7 +13,7 @@ class DistilledSet:
     """S minibatches of B images, and E passes over them, each step with a step size of its own.
 
     images    [S, B, C, H, W], in normalised space
-    labels    [S, B, K], class probabilities
+    labels    [S, B, K], class probabilities (or, where they were learned freely, any weights of the classes)
     raw_rates [E, S]; the step sizes are softplus(raw_rates), so that they stay positive while they are learned
     """
 
@@ -57,26 +57,6 @@ class DistilledSet:
     def from_rates(cls, images: Tensor, labels: Tensor, learning_rates: Tensor) -> "DistilledSet":
         """A set with given step sizes [E, S], all positive."""
         return cls(images, labels, inverse_softplus(learning_rates))
-
-    @classmethod
-    def noise(
-        cls,
-        *,
-        steps: int,
-        epochs: int,
-        images_per_class: int,
-        num_classes: int,
-        image_shape: tuple[int, ...],
-        image_std: float,
-        learning_rate: float,
-        generator: torch.Generator,
-    ) -> "DistilledSet":
-        """Images of N(0, image_std), class after class, with one-hot labels and equal step sizes (Wang et al. 2018)."""
-        size = (steps, num_classes * images_per_class, *image_shape)
-        images = image_std * torch.randn(size, generator=generator, device=generator.device)
-        labels = torch.eye(num_classes, device=generator.device).repeat_interleave(images_per_class, dim=0)
-        rates = torch.full((epochs, steps), learning_rate, device=generator.device)
-        return cls.from_rates(images, labels.repeat(steps, 1, 1), rates)
 
 
 def inverse_softplus(rates: Tensor) -> Tensor:

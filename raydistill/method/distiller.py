@@ -1,6 +1,7 @@
 """The outer loop."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,13 +12,17 @@ from raydistill.data import Split
 from raydistill.method.adam import Adam
 from raydistill.method.capture import captured
 from raydistill.method.distilled import DistilledSet
+from raydistill.method.labels import LabelForm
+from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.population import members
 from raydistill.method.rng import named_generator
+from raydistill.method.start import initial_set
 from raydistill.method.unroll import hypergradient
-from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
+from raydistill.method.weights import initial_weights
+from raydistill.method.workers import Workers
 from raydistill.networks import Network
 
-Shape = tuple[int, ...]  # C, H, W
+PARTS = ("images", "labels", "raw_rates")  # of a DistilledSet
 
 
 class Distiller:
@@ -34,41 +39,96 @@ class Distiller:
         network: the network to distil for.
         real: the real training images; everything is computed on their device.
         num_classes: K.
+        objective: what trained networks should do.
+        bank: pretrained networks [M, W] to start from, where the config wants them.
+        workers: the processes that share the networks of each iteration, where there are several; all of them hold and
+            update the same sets.
+
+    Raises:
+        UserError: the settings do not fit together.
     """
 
-    def __init__(self, config: DistillConfig, network: Network, real: Split, num_classes: int) -> None:
+    def __init__(
+        self,
+        config: DistillConfig,
+        network: Network,
+        real: Split,
+        num_classes: int,
+        objective: Objective = CLASSIFY,
+        bank: Tensor | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         device = real.images.device
         self.config = config
         self.members = members(config)
         self.network = network
         self.real = real
+        self.objective = objective
+        self.workers = workers
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
-        self.initial_weights = [initial_weights(m, network, device) for m in self.members]
-        shape = tuple(real.images.shape[1:])
-        self.learned = DistilledSet.stack([initial_images(m, shape, num_classes, device) for m in self.members])
+        self.initial_weights = [initial_weights(m, network, device, bank) for m in self.members]
+        sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
+        self.learned = DistilledSet.stack(list(sets))
+        self.raw_labels = torch.stack(raw_labels)
+        self.label_form = LabelForm(config.labels)
         self.averaged = self.learned.detached()
-        self.rates = torch.tensor([member.outer_lr for member in self.members], device=device)
-        self.outer = Adam([self.learned.images, self.learned.raw_rates], betas=(0.5, 0.999))
-        self.clips = [RunningClip(config.clip, len(self.members), device) for _ in range(2)]
-        self._update = captured(self._update_eagerly, device)
+        self.parameters, self.rates = self._parameters(device)
+        self.outer = Adam(list(self.parameters.values()), betas=(0.5, 0.999))
+        self.clips = [RunningClip(config.clip, len(self.members), device) for _ in self.parameters]
+        self._update = self._captured_update(device)
+
+    def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """What is learned, by name, and Adam's rates [P] for each."""
+        outer = torch.tensor([member.outer_lr for member in self.members], device=device)
+        parameters, rates = {"raw_rates": self.learned.raw_rates}, [outer]
+        if self.config.learn_images:
+            parameters["images"] = self.learned.images
+            rates.append(outer)
+        if self.config.labels != "fixed":
+            parameters["labels"] = self.raw_labels
+            rates.append(torch.tensor([m.label_lr or m.outer_lr for m in self.members], device=device))
+        return parameters, rates
+
+    def _captured_update(self, device: torch.device) -> Callable[..., Tensor]:
+        """A function of initial weights [P, N, W] and a real batch that updates all sets and returns the loss [P]."""
+        workers = self.workers
+        if workers is None:
+            return captured(lambda *batch: self._apply(self._gradient(*batch)), device)
+        gradient, apply = captured(self._gradient, device), captured(self._apply, device)
+        return lambda *batch: apply(workers.mean(gradient(*batch)))
 
     def step(self) -> Tensor:
         """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
         nets, generator = self.config.train_nets, self.generators["weights"]
         weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
         images, labels = self.real.sample(self.config.batch_size, self.generators["batches"])
-        loss = self._update(weights, images, labels)
+        share = weights if self.workers is None else self.workers.share(weights, dim=1)
+        loss = self._update(share, images, self.objective.wanted(labels))
         self.iteration += 1
         return loss
 
-    def _update_eagerly(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Moves what is learned down its hypergradient for initial weights [P, N, W] and a real batch."""
+    def _gradient(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""
         loss, gradient = hypergradient(self.network, self.learned, weights, images, labels)
-        gradients = [clip(part) for clip, part in zip(self.clips, (gradient.images, gradient.raw_rates), strict=True)]
-        self.outer.step(gradients, self.rates * self._schedule())
+        by_name = {
+            "images": gradient.images,
+            "raw_rates": gradient.raw_rates,
+            "labels": self.label_form.raw_gradient(self.learned.labels, gradient.labels),
+        }
+        return torch.cat([loss[:, None], *(by_name[name].flatten(1) for name in self.parameters)], 1)
+
+    def _apply(self, flat: Tensor) -> Tensor:
+        """Moves what is learned down a gradient as of `_gradient`; returns its loss [P]."""
+        loss, *parts = flat.split([1, *(p[0].numel() for p in self.parameters.values())], 1)
+        shaped = [part.view_as(p) for part, p in zip(parts, self.parameters.values(), strict=True)]
+        gradients = [clip(part) for clip, part in zip(self.clips, shaped, strict=True)]
+        schedule = self._schedule()
+        self.outer.step(gradients, [rates * schedule for rates in self.rates])
+        self.learned.labels.copy_(self.label_form.labels(self.raw_labels))
         self._average()
-        return loss
+        before: Tensor = loss[:, 0]
+        return before
 
     def _schedule(self) -> Tensor:
         """The factor [] of the outer rates in this iteration."""
@@ -91,17 +151,16 @@ class Distiller:
         """
         young = self.outer.count / (9 + self.outer.count)  # a shorter mean while they still run
         step = (1 - young.clamp(max=self.config.average)).float()
-        self.averaged.images.lerp_(self.learned.images, step)
-        self.averaged.raw_rates.lerp_(self.learned.raw_rates, step)
+        for name in PARTS:
+            getattr(self.averaged, name).lerp_(getattr(self.learned, name), step)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened: tensors and plain values only."""
         return {
             "iteration": self.iteration,
-            "images": self.learned.images,
-            "labels": self.learned.labels,
-            "raw_rates": self.learned.raw_rates,
-            "averaged": {"images": self.averaged.images, "raw_rates": self.averaged.raw_rates},
+            "learned": {name: getattr(self.learned, name) for name in PARTS},
+            "raw_labels": self.raw_labels,
+            "averaged": {name: getattr(self.averaged, name) for name in PARTS},
             "outer": self.outer.state_dict(),
             "clip": [clip.mean_norm for clip in self.clips],
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
@@ -110,36 +169,15 @@ class Distiller:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a Distiller with the same config."""
         self.iteration = state["iteration"]
-        for name in ("images", "labels", "raw_rates"):
-            getattr(self.learned, name).copy_(state[name])
-        for name, value in state["averaged"].items():
-            getattr(self.averaged, name).copy_(value)
+        for name in PARTS:
+            getattr(self.learned, name).copy_(state["learned"][name])
+            getattr(self.averaged, name).copy_(state["averaged"][name])
+        self.raw_labels.copy_(state["raw_labels"])
         self.outer.load_state_dict(state["outer"])
         for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
             clip.mean_norm.copy_(mean_norm)
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name].cpu())
-
-
-def initial_images(config: DistillConfig, image_shape: Shape, num_classes: int, device: torch.device) -> DistilledSet:
-    """The noise that a run starts from, drawn by the seed."""
-    return DistilledSet.noise(
-        steps=config.steps,
-        epochs=config.epochs,
-        images_per_class=config.images_per_class,
-        num_classes=num_classes,
-        image_shape=image_shape,
-        image_std=config.image_std,
-        learning_rate=config.inner_lr,
-        generator=named_generator(config.seed, "images", device),
-    )
-
-
-def initial_weights(config: DistillConfig, network: Network, device: torch.device) -> InitialWeights:
-    """Where the config says that initial weights come from; fixed ones are drawn here, by the seed."""
-    if config.weights == "random":
-        return RandomWeights(network)
-    return FixedWeights(network.initial_weights(1, named_generator(config.seed, "fixed weights", device))[0])
 
 
 class RunningClip:

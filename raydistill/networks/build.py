@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from raydistill.config import DistillConfig
+from raydistill.config import NetworkSettings
 from raydistill.errors import UserError
 from raydistill.networks.alexcifarnet import AlexCifarNet
 from raydistill.networks.convnet import ConvNet
@@ -14,14 +14,14 @@ from raydistill.networks.lenet import LeNet
 
 Shape = tuple[int, int, int]
 
-NETWORKS: dict[str, Callable[[Shape, int, DistillConfig], nn.Module]] = {
+NETWORKS: dict[str, Callable[[Shape, int, NetworkSettings], nn.Module]] = {
     "lenet": lambda shape, classes, config: LeNet(shape, classes),
     "alexcifarnet": lambda shape, classes, config: AlexCifarNet(shape, classes),
     "convnet": lambda shape, classes, config: ConvNet(shape, classes, config.width, config.depth),
 }
 
 
-def build_network(config: DistillConfig, image_shape: Shape, num_classes: int) -> Network:
+def build_network(config: NetworkSettings, image_shape: Shape, num_classes: int) -> Network:
     """The network that `config.network` names, for images C x H x W and K classes.
 
     Raises:

@@ -26,7 +26,14 @@ def through_a_file(state):
 
 
 @pytest.mark.parametrize(
-    "update", [{"weights": "fixed"}, {"weights": "random", "train_nets": 2}, {"weights": "random", "population": 3}]
+    "update",
+    [
+        {"weights": "fixed"},
+        {"weights": "random", "train_nets": 2},
+        {"weights": "random", "population": 3},
+        {"labels": "softmax", "images_per_step": 5},
+        {"labels": "free", "label_init": "orthogonal", "learn_images": False},
+    ],
 )
 def test_resume_is_bit_identical(small, digits, update):
     config = small.model_copy(update=update)
@@ -51,7 +58,7 @@ def test_resume_is_bit_identical(small, digits, update):
 
 def test_state_dict_is_complete(small, digits):
     """Every tensor and generator that a step changes is in the state: dropping any one of them changes the result."""
-    config = small.model_copy(update={"weights": "random", "clip": 0.5})  # always clips
+    config = small.model_copy(update={"weights": "random", "labels": "softmax", "clip": 0.5})  # always clips
     distiller = make(config, digits)
     for _ in range(3):
         distiller.step()
@@ -64,11 +71,11 @@ def test_state_dict_is_complete(small, digits):
         fresh.load_state_dict(changed)
         for _ in range(2):
             fresh.step()
-        return torch.cat([fresh.learned.images, fresh.averaged.images])
+        return torch.cat([p.flatten() for s in (fresh.learned, fresh.averaged) for p in (s.images, s.labels)])
 
     expected = after(state)
     initial = make(config, digits).state_dict()
-    for key in ("images", "raw_rates", "clip", "averaged", "outer"):
+    for key in ("learned", "raw_labels", "clip", "averaged", "outer"):
         assert not torch.equal(after(state | {key: initial[key]}), expected), key
     for name in state["generators"]:
         generators = state["generators"] | {name: initial["generators"][name]}
@@ -180,7 +187,7 @@ def test_adam_is_that_of_torch():
     optimizers = [torch.optim.Adam([t], lr=r, betas=(0.5, 0.999)) for t, r in zip(theirs, rates.tolist(), strict=True)]
     for _ in range(20):
         gradient = torch.randn(2, 3, 4, generator=generator)
-        ours.step([gradient], rates)
+        ours.step([gradient], [rates])
         for i in range(2):
             theirs[i].grad = gradient[i]
             optimizers[i].step()

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from raydistill.config import validated
+from raydistill.settings import validated
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.space import optuna_search
 from raydistill.sweep_config import SweepConfig

@@ -16,9 +16,10 @@ from ray import tune
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill.artifact import load
-from raydistill.config import DistillConfig, validated
+from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
+from raydistill.settings import validated
 from raydistill.sweep.run import sweep
 from raydistill.sweep.trainable import BEST, DistillTrial
 from raydistill.sweep_config import SweepConfig

@@ -1,0 +1,83 @@
+"""What the trained network is asked to do."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raydistill.config import DistillConfig
+from raydistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class Objective:
+    """To tell the classes of real images, or to take one class for another and tell the rest (Wang et al. 2018, 3.6).
+
+    Adapting pretrained networks to other data is the former: only the initial weights differ.
+    """
+
+    attack: tuple[int, int] | None = None
+    """The class to be mistaken, and what it should be taken for."""
+
+    def wanted(self, labels: Tensor) -> Tensor:
+        """What images of these classes [...] should be taken for."""
+        if self.attack is None:
+            return labels
+        attacked, target = self.attack
+        return torch.where(labels == attacked, target, labels)
+
+    def measures(self, confusion: Tensor) -> dict[str, Tensor]:
+        """What came out, each a share [N], the one to maximise first, by the name `accuracy`.
+
+        In an attack these are the accuracy on the attacked class, the share of it that is taken for the target, and the
+        accuracy on the other classes. The `accuracy` is then the mean of the last two: a class in ten that is attacked
+        counts as much as the other nine.
+
+        Args:
+            confusion: [N, K, K], how many images of the first class each of N networks takes for the second.
+        """
+        right = confusion.diagonal(dim1=1, dim2=2)
+        if self.attack is None:
+            return {"accuracy": right.sum(1) / confusion.sum((1, 2))}
+        attacked, target = self.attack
+        of_class = confusion[:, attacked]
+        others = torch.arange(confusion.shape[1], device=confusion.device) != attacked
+        success = of_class[:, target] / of_class.sum(1)
+        other = right[:, others].sum(1) / confusion[:, others].sum((1, 2))
+        return {
+            "accuracy": (success + other) / 2,
+            "class_accuracy": of_class[:, attacked] / of_class.sum(1),
+            "attack_success": success,
+            "other_accuracy": other,
+        }
+
+
+CLASSIFY = Objective()
+
+
+def objective_of(config: DistillConfig, class_names: tuple[str, ...]) -> Objective:
+    """The objective that the config names.
+
+    Raises:
+        UserError: it names a class that is not there.
+    """
+    if config.objective != "attack":
+        return CLASSIFY
+    assert config.attack_class is not None
+    assert config.attack_target is not None
+    attacked = _class_number("attack_class", config.attack_class, class_names)
+    target = _class_number("attack_target", config.attack_target, class_names)
+    if attacked == target:
+        raise UserError(f"attack_target={config.attack_target}: is the attack_class; choose another class")
+    return Objective((attacked, target))
+
+
+def _class_number(setting: str, wanted: int | str, class_names: tuple[str, ...]) -> int:
+    if isinstance(wanted, int) and 0 <= wanted < len(class_names):
+        return wanted
+    if wanted in class_names:
+        return class_names.index(str(wanted))
+    known = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+    raise UserError(
+        f"{setting}={wanted}: there is no such class (there are {known}; or a number, 0 to {len(class_names) - 1})"
+    )

@@ -1,0 +1,79 @@
+"""What is asked of the trained network, and what is measured of it."""
+
+import pytest
+import torch
+
+from raydistill.config import DistillConfig
+from raydistill.errors import UserError
+from raydistill.evaluate import confusions, evaluate_networks
+from raydistill.method.objective import CLASSIFY, Objective, objective_of
+from raydistill.method.rng import named_generator
+from raydistill.networks import build_network
+
+NAMES = ("plane", "car", "bird")
+PRETRAINED = {"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}
+
+
+def attack(attacked, target):
+    return DistillConfig(**PRETRAINED, attack_class=attacked, attack_target=target)
+
+
+def test_wanted_labels():
+    labels = torch.tensor([0, 1, 2, 0])
+    assert CLASSIFY.wanted(labels).tolist() == [0, 1, 2, 0]
+    assert Objective((0, 2)).wanted(labels).tolist() == [2, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("attacked", "target"), [("plane", "bird"), (0, 2), ("plane", 2)])
+def test_classes_by_name_and_number(attacked, target):
+    assert objective_of(attack(attacked, target), NAMES) == Objective((0, 2))
+    assert objective_of(DistillConfig(), NAMES) == CLASSIFY
+
+
+@pytest.mark.parametrize(
+    ("attacked", "target", "words"),
+    [
+        ("ship", "bird", "attack_class=ship: there is no such class .there are plane, car, bird"),
+        ("plane", 3, "attack_target=3: there is no such class"),
+        (-1, 0, "attack_class=-1"),
+        ("plane", 0, "attack_target=0: is the attack_class"),
+    ],
+)
+def test_classes_that_do_not_exist(attacked, target, words):
+    with pytest.raises(UserError, match=words):
+        objective_of(attack(attacked, target), NAMES)
+
+
+def test_measures_against_counting_by_hand(digits):
+    """The confusion of real networks, and the shares in it, against a loop over images."""
+    network = build_network(DistillConfig(), digits.image_shape, 10)
+    weights = network.initial_weights(3, named_generator(0, "w"))
+    objective = Objective((7, 2))
+    confusion, losses = confusions(network, weights, digits.test, objective)
+    measures = objective.measures(confusion)
+    truth = digits.test.labels
+    for n, w in enumerate(weights):
+        logits = network(w, digits.test.images)
+        taken = logits.argmax(1)
+        for true in range(10):
+            assert confusion[n, true].tolist() == torch.bincount(taken[truth == true], minlength=10).tolist()
+        share = (taken[truth == 7] == 2).double().mean().item()
+        others = (taken == truth)[truth != 7].double().mean().item()
+        assert measures["attack_success"][n].item() == pytest.approx(share)
+        assert measures["class_accuracy"][n].item() == pytest.approx((taken[truth == 7] == 7).double().mean().item())
+        assert measures["other_accuracy"][n].item() == pytest.approx(others)
+        assert measures["accuracy"][n].item() == pytest.approx((share + others) / 2)
+        expected = torch.nn.functional.cross_entropy(logits, objective.wanted(truth))
+        assert losses[n].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_evaluation_carries_the_attack(digits):
+    network = build_network(DistillConfig(), digits.image_shape, 10)
+    weights = network.initial_weights(3, named_generator(0, "w"))
+    metrics = evaluate_networks(network, weights, digits.test, Objective((7, 2))).metrics("test_", "_before")
+    assert set(metrics) == {
+        f"test_{name}{std}_before"
+        for name in ("accuracy", "class_accuracy", "attack_success", "other_accuracy")
+        for std in ("", "_std")
+    }
+    assert set(evaluate_networks(network, weights, digits.test).metrics("val_")) == {"val_accuracy", "val_accuracy_std"}
