@@ -9,6 +9,7 @@ Any Arrow reader opens it; nothing in it is pickled.
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,22 @@ class Bank:
     fingerprint: str
     """sha256 of the manifest, and so of everything."""
 
+    def to_numpy(self) -> dict[str, Any]:
+        """As plain values and an array, which a Ray object store shares between processes uncopied."""
+        return {
+            "networks": self.networks.numpy(),
+            "manifest": self.manifest.model_dump(mode="json"),
+            "fingerprint": self.fingerprint,
+        }
+
+    @classmethod
+    def from_numpy(cls, values: dict[str, Any]) -> "Bank":
+        """The inverse of `to_numpy`; shares the array's memory, which may be read-only: nothing here writes to it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            networks = torch.from_numpy(values["networks"])
+        return cls(networks, BankManifest.model_validate(values["manifest"]), values["fingerprint"])
+
 
 def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor) -> pa.Table:
     """One file's networks [N, W] with their accuracies [N]."""
@@ -65,6 +82,11 @@ def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor
             "test_accuracy": test_accuracies.cpu().numpy(),
         }
     )
+
+
+def network_files(folder: Path, chunk: int) -> Path:
+    """The file of a chunk of networks."""
+    return folder / f"networks-{chunk:05d}.arrow"
 
 
 def write_bank_file(path: Path, table: pa.Table) -> None:
@@ -162,17 +184,23 @@ def adapted(config: DistillConfig) -> DistillConfig:
     return config.model_copy(update=update)
 
 
-def check_bank(bank: BankManifest, config: DistillConfig, data: Dataset, network: Network) -> None:
-    """Raises UserError unless the bank's networks are of the config's kind, and know the data's classes."""
-    if not same_classes(bank.class_names, data.class_names):
-        theirs, ours = (", ".join(names[:12]) for names in (bank.class_names, data.class_names))
+def check_bank(
+    bank: BankManifest,
+    config: DistillConfig,
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    network: Network,
+) -> None:
+    """Raises UserError unless the bank's networks are of the config's kind, and know these classes."""
+    if not same_classes(bank.class_names, class_names):
+        theirs, ours = (", ".join(names[:12]) for names in (bank.class_names, class_names))
         raise UserError(
             f"dataset={config.dataset} has the classes {ours}, but bank={config.bank} was trained on "
             f"{bank.config.get('dataset')}, with {theirs}"
         )
     if bank.shapes != network.shapes:
         made, shape = bank.config.get("network"), "x".join(str(n) for n in bank.image_shape)
-        wanted = "x".join(str(n) for n in data.image_shape)
+        wanted = "x".join(str(n) for n in image_shape)
         raise UserError(
             f"bank={config.bank} was made for network={made} on images of {shape}, not for "
             f"network={config.network} on {wanted}; a bank serves the network it was made with (and the same width, "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from raydistill.errors import Diverged, UserError
+from raydistill.errors import Diverged, Stopped, UserError
 from raydistill.shell import typed
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Turns what the user can mend into one line and exit code 2."""
     try:
         yield
+    except Stopped as stopped:
+        console.print(f"{_escaped(str(stopped))}; the same command goes on from there", highlight=False)
+        raise typer.Exit(130) from None
     except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
         if debug:
             raise
@@ -102,7 +105,11 @@ def distill(
 def evaluate(
     artifact: Annotated[str, typer.Argument(help="Folder NAME.distilled, or its s3:// or gs:// address.")],
     network: Annotated[str | None, typer.Option(help="Another network than it was distilled for.")] = None,
-    weights: Annotated[str | None, typer.Option(help="fixed or random [default: as distilled].")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="fixed, random or random_pretrained [default: as distilled].")
+    ] = None,
+    bank: Annotated[str | None, typer.Option(help="Another bank of pretrained networks.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Another number of passes over the set.")] = None,
     nets: Annotated[
         int | None, typer.Option(help="Networks to average over [default: the config's test_nets].")
     ] = None,
@@ -139,6 +146,43 @@ def evaluate(
         _print_accuracy(metrics)
         if as_json:
             _print_json(metrics)
+
+
+@app.command()
+def pretrain(
+    config: Annotated[Path | None, typer.Argument(help="YAML file of settings.", show_default=False)] = None,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bank [default: banks/DATASET-NETWORK].")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a bank of networks to start from; the same command goes on with one that was stopped."""
+    with one_line_errors(debug):
+        from raydistill.config import PretrainConfig
+        from raydistill.settings import read_yaml, validated, with_overrides
+
+        settings = validated(PretrainConfig, with_overrides(read_yaml(config) if config else {}, overrides or []))
+        folder = out or Path("banks") / f"{settings.dataset}-{settings.network}".replace(":", "-").replace("/", "_")
+        from raydistill.device import use_threads
+        from raydistill.distill import stop_on_signals
+        from raydistill.pretrain import pretrain as train_bank
+        from raydistill.progress import pretrain_bar
+
+        use_threads()
+        start = time.perf_counter()
+        with stop_on_signals() as stop, pretrain_bar(console, settings) as progress:
+            manifest = train_bank(settings, folder, data_dir=data_dir, progress=progress, stop=stop)
+        accuracy, std, nets = (manifest.metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
+        console.print(
+            f"[bold]{nets} networks in {folder}: test accuracy {100 * accuracy:.1f}% ± {100 * std:.1f}[/]",
+            highlight=False,
+        )
+        console.print("to distil for them:", highlight=False)
+        command = f"raydistill distill --set weights=random_pretrained --set bank={folder}"
+        console.print(f"  {typed(command)} --set dataset=...", highlight=False, soft_wrap=True)
+        if as_json:
+            _print_json({**manifest.metrics, "bank": str(folder), "seconds": time.perf_counter() - start})
 
 
 @app.command()

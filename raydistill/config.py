@@ -137,7 +137,8 @@ class DistillConfig(DataSettings, NetworkSettings):
             raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
         if not self.pretrained and self.objective != "classify":
             raise ValueError(f"objective={self.objective} needs weights=fixed_pretrained or random_pretrained")
-        if (self.objective == "attack") != (self.attack_class is not None and self.attack_target is not None):
+        named = [self.attack_class is not None, self.attack_target is not None]
+        if not (all(named) if self.objective == "attack" else not any(named)):
             raise ValueError("objective=attack needs attack_class and attack_target, and only it takes them")
         if self.images_per_step and self.images_per_class > 1:
             raise ValueError("images_per_step stands in place of images_per_class: set only one of them")

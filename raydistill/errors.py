@@ -1,4 +1,4 @@
-"""The two things that can go wrong by somebody's choice rather than by a bug."""
+"""The things that can go wrong by somebody's choice rather than by a bug."""
 
 
 class UserError(Exception):
@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class Diverged(Exception):
     """The distillation left the finite numbers; what was best before that is kept."""
+
+
+class Stopped(Exception):
+    """The user asked to stop; what was done is kept, and the same command goes on from there."""

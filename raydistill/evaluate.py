@@ -2,22 +2,23 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from raydistill.artifact import Artifact, load
+from raydistill.bank import check_bank, load_bank
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, Split, load_dataset
-from raydistill.device import pick_device
+from raydistill.device import pick_device, use_precision
 from raydistill.errors import UserError
 from raydistill.method import DistilledSet, train
-from raydistill.method.objective import CLASSIFY, Objective
+from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.record import recorded
 from raydistill.method.unroll import vmap_over
-from raydistill.method.weights import FixedWeights, InitialWeights, RandomWeights
+from raydistill.method.weights import BankWeights, FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network, build_network
 
 TRAIN_CHUNK = 16  # networks trained at once
@@ -66,23 +67,31 @@ def evaluate(
     *,
     network: str | None = None,
     weights: str | None = None,
+    bank: str | None = None,
+    epochs: int | None = None,
     nets: int | None = None,
     seed: int = 0,
     device: str = "auto",
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
 ) -> Evaluation:
-    """Test accuracy of an artifact over freshly initialised networks.
+    """Test accuracy of an artifact over networks that were not used to make it, before and after training on it.
 
     Args:
         artifact: the artifact, or where it lies.
         network: another network than the one it was distilled for.
-        weights: "fixed" or "random"; by default as it was distilled, and random for another network.
+        weights: "fixed", "random" or "random_pretrained"; by default as it was distilled, and random for another
+            network.
+        bank: another bank of pretrained networks than the one it was distilled with; all of its networks are used.
+        epochs: another number of passes over the set; the learned step sizes are used again from the first.
         nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
         seed: of the random weights; no training ever uses these draws.
         device: auto, cpu, cuda or cuda:N.
         data: the real data, where they are loaded already; else they are read from where the config says.
         data_dir: folder of downloaded data sets.
+
+    Returns:
+        The measures after training; those before it are in `more`, with names that end in `_before`.
 
     Raises:
         UserError: the artifact cannot be read, or the network does not fit it.
@@ -90,10 +99,14 @@ def evaluate(
     if not isinstance(artifact, Artifact):
         artifact = load(artifact)
     where = pick_device(device)
-    config, model, start = evaluation_plan(artifact, network, weights, nets)
+    config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
+    use_precision(config.precision, where)
     data = real_data_for(artifact, data, data_dir).to(where)
     draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
-    return evaluate_set(model, artifact.distilled.to(where), draws, data.test)
+    distilled = artifact.distilled.to(where)
+    if epochs is not None:
+        distilled = distilled.with_epochs(epochs)
+    return before_and_after(model, distilled, draws, data.test, objective_of(config, artifact.class_names))
 
 
 def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path | None) -> Dataset:
@@ -112,28 +125,54 @@ def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path
 
 
 def evaluation_plan(
-    artifact: Artifact, network: str | None = None, weights: str | None = None, nets: int | None = None
+    artifact: Artifact,
+    network: str | None = None,
+    weights: str | None = None,
+    nets: int | None = None,
+    bank: str | None = None,
 ) -> tuple[DistillConfig, Network, InitialWeights]:
     """The artifact's config with the network asked for, that network, and where its initial weights come from.
 
     Raises:
         UserError: they do not go together, or not with the artifact.
     """
-    same = network in (None, artifact.config.network)
-    weights = weights or (artifact.config.weights if same else "random")
-    if weights not in ("fixed", "random"):
-        raise UserError(f"weights={weights}: should be fixed or random")
-    if nets is not None and (nets < 1 or (nets > 1 and weights == "fixed")):
+    config = artifact.config
+    same = network in (None, config.network)
+    weights = weights or ("random_pretrained" if bank else config.weights if same else "random")
+    if weights not in ("fixed", "random", "fixed_pretrained", "random_pretrained"):
+        raise UserError(f"weights={weights}: should be fixed, random or random_pretrained")
+    if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
         reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
         raise UserError(f"nets={nets}: {reason}")
-    update = {"network": network or artifact.config.network, "weights": weights}
-    config = artifact.config.model_copy(update=update)
+    config = config.model_copy(update={"network": network or config.network, "weights": weights})
     model = build_network(config, artifact.image_shape, len(artifact.class_names))
     if weights == "random":
         return config, model, RandomWeights(model)
+    if weights == "random_pretrained":
+        return config, model, _networks_of_bank(artifact, config, model, nets, bank)
     if artifact.weights is None or {k: tuple(w.shape) for k, w in artifact.weights.items()} != model.shapes:
         raise UserError(f"weights=fixed: the artifact has no initial weights of a {config.network}; use weights=random")
     return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
+
+
+def _networks_of_bank(
+    artifact: Artifact, config: DistillConfig, model: Network, nets: int | None, path: str | None
+) -> BankWeights:
+    """Pretrained networks that were not used to make the artifact: the test part of its bank, or all of another."""
+    where = path or config.bank
+    if where is None:
+        raise UserError("weights=random_pretrained: needs bank=FOLDER (--bank), the artifact was made without one")
+    bank = load_bank(where)
+    check_bank(
+        bank.manifest, config.model_copy(update={"bank": where}), artifact.class_names, artifact.image_shape, model
+    )
+    known = bank.fingerprint == artifact.provenance.get("bank")
+    if not known and path is None:
+        raise UserError(f"bank={where}: is not the bank it was when the set was made; to test on all of it, use --bank")
+    count = config.test_nets if known else len(bank.networks)
+    if (nets or 0) > count:
+        raise UserError(f"nets={nets}: bank={where} has only {count} networks that the set was not made with")
+    return BankWeights(bank.networks, 0, count)
 
 
 def evaluate_set(
@@ -141,6 +180,15 @@ def evaluate_set(
 ) -> Evaluation:
     """Trains the networks that start from weights [N, W] on the set and tests each on the split."""
     return evaluate_networks(network, train_networks(network, distilled, weights), split, objective)
+
+
+def before_and_after(
+    network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> Evaluation:
+    """`evaluate_set`, and what the networks could do before, in `more` under names that end in `_before`."""
+    before = evaluate_networks(network, weights, split, objective).metrics("", "_before")
+    after = evaluate_set(network, distilled, weights, split, objective)
+    return replace(after, more=after.more | before)
 
 
 def evaluate_networks(network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY) -> Evaluation:

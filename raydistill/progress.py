@@ -1,10 +1,13 @@
 """What shows a single run: the progress bar, and TensorBoard."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from raydistill.config import PretrainConfig
 from raydistill.distill import Watcher
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.run import Metrics, Run
@@ -83,3 +86,36 @@ class TensorBoardWatcher(Watcher):
         """Closes the event file."""
         assert self.board is not None
         self.board.close()
+
+
+@contextmanager
+def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar over all epochs of all networks of a bank; gives the function to tell of an epoch."""
+    bar = Progress(
+        TextColumn("pretraining"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=not console.is_terminal,
+    )
+    task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
+    console.print(
+        f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each", highlight=False
+    )
+    if console.is_terminal:
+        bar.start()
+
+    def tell(first: int, epoch: int, loss: float) -> None:
+        chunk = min(config.chunk, config.nets - first)
+        status = f"networks {first + 1} to {first + chunk}, epoch {epoch}/{config.epochs}, loss {loss:.4f}"
+        bar.update(task, completed=first * config.epochs + epoch * chunk, status=status)
+        if not console.is_terminal:
+            console.print(status, highlight=False)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()

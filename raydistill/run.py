@@ -20,12 +20,12 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Diverged, UserError
-from raydistill.evaluate import WORST_LOSS, Evaluation, evaluate_networks, evaluate_set
+from raydistill.evaluate import WORST_LOSS, Evaluation, before_and_after, evaluate_set
 from raydistill.method import DistilledSet, Distiller
-from raydistill.method.objective import objective_of
+from raydistill.method.objective import Objective, objective_of
 from raydistill.method.weights import FixedWeights
 from raydistill.method.workers import Workers
-from raydistill.networks import build_network
+from raydistill.networks import Network, build_network
 
 Metrics = dict[str, float]
 
@@ -50,11 +50,8 @@ class Run:
         self.device = pick_device(config.device)
         use_precision(config.precision, self.device)
         self.data = data.to(self.device)
-        self.network = build_network(config, data.image_shape, data.num_classes)
-        self.objective = objective_of(config, data.class_names)
         self.bank = bank or (load_bank(config.bank) if config.bank else None)
-        if self.bank is not None:
-            check_bank(self.bank.manifest, config, data, self.network)
+        self.network, self.objective = matched(config, data, self.bank)
         self.distiller = Distiller(
             config,
             self.network,
@@ -159,18 +156,13 @@ class Run:
         distilled = self.best or self.current
         start = self.distiller.initial_weights[self.best_member]
         weights = start.held_out(self.config.test_nets, "test", self.config.seed).to(self.device)
-        before = evaluate_networks(self.network, weights, self.data.test, self.objective)
-        result = evaluate_set(self.network, distilled, weights, self.data.test, self.objective)
+        result = before_and_after(self.network, distilled, weights, self.data.test, self.objective)
         baseline = random_real(self.network, start, distilled, self.data, self.config.seed)
-        return (
-            result.metrics("test_")
-            | before.metrics("test_", "_before")
-            | {
-                "nets": result.nets,
-                "baseline_random_real": baseline.accuracy,
-                "baseline_random_real_std": baseline.accuracy_std,
-            }
-        )
+        return result.metrics("test_") | {
+            "nets": result.nets,
+            "baseline_random_real": baseline.accuracy,
+            "baseline_random_real_std": baseline.accuracy_std,
+        }
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
         """The best set so far (the current one before the first validation), with `results` among its metrics."""
@@ -225,6 +217,18 @@ class Run:
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
         self._loss_count = state["loss"][1]
+
+
+def matched(config: DistillConfig, data: Dataset, bank: Bank | None) -> tuple[Network, Objective]:
+    """The network and the objective that the config names.
+
+    Raises:
+        UserError: they, the data and the bank do not go together.
+    """
+    network = build_network(config, data.image_shape, data.num_classes)
+    if bank is not None:
+        check_bank(bank.manifest, config, data.class_names, data.image_shape, network)
+    return network, objective_of(config, data.class_names)
 
 
 def _validation(result: Evaluation) -> Metrics:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raydistill.errors import UserError
+
 
 @dataclass(frozen=True)
 class DistilledSet:
@@ -35,6 +37,17 @@ class DistilledSet:
         """The gradient steps in order: images [B, C, H, W], label probabilities [B, K], step size."""
         for rates in self.learning_rates.tolist():
             yield from zip(self.images, self.labels, rates, strict=True)
+
+    def with_epochs(self, epochs: int) -> "DistilledSet":
+        """The set with another number of passes; beyond its own E, its step sizes come again from the first.
+
+        Raises:
+            UserError: no passes at all.
+        """
+        if epochs < 1:
+            raise UserError(f"epochs={epochs}: at least 1")
+        again = torch.arange(epochs, device=self.raw_rates.device) % len(self.raw_rates)
+        return DistilledSet(self.images, self.labels, self.raw_rates[again])
 
     def to(self, device: torch.device) -> "DistilledSet":
         """The same set on another device."""

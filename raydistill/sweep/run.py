@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
+from raydistill.bank import Bank, adapted, load_bank
 from raydistill.data import Dataset, load_dataset
 from raydistill.errors import UserError
-from raydistill.networks import build_network
+from raydistill.method.weights import initial_weights
+from raydistill.run import matched
 from raydistill.storage import exists, join, open_place, read_json, write_json
 from raydistill.sweep.cluster import ray_running
 from raydistill.sweep.monitor import Monitor
@@ -45,12 +48,20 @@ def sweep(
     """
     folder = join(config.storage, config.name)
     check_storage(config, folder, resume)
-    data = data or load_dataset(config.trial_config({}), data_dir)
-    check_networks(config, data)
+    common = adapted(config.trial_config({}))
+    data = data or load_dataset(common, data_dir)
+    bank = load_bank(common.bank) if common.bank else None
+    check_trials(config, data, bank)
+    shared = {
+        "base": config.base | common.model_dump(include={"iterations", "image_size", "channels"}),
+        "data": data.to_numpy(),
+        "bank": bank and bank.to_numpy(),
+        "threads": config.resources.cpu,
+    }
     with ray_running(config.resources):
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
-        tuner = _restored(config, folder, data) if resume else _fresh(config, data, console is not None)
+        tuner = _restored(config, folder, shared) if resume else _fresh(config, shared, console is not None)
         results = tuner.fit()
         return collect(config, folder, results)
 
@@ -71,32 +82,39 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
         raise UserError(f"{folder}: was begun with another {', '.join(changed)}; resume it with the same sweep file")
 
 
-def check_networks(config: SweepConfig, data: Dataset) -> None:
-    """Raises UserError if a network that the sweep may choose does not fit the data."""
-    shapes = {"network", "width", "depth", "init"}
+def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
+    """Raises UserError if a trial that the sweep may choose fits neither the data nor the bank."""
+    shapes = {
+        "network",
+        "width",
+        "depth",
+        "init",
+        "weights",
+        "objective",
+        "attack_class",
+        "attack_target",
+        "train_nets",
+    }
     points: list[dict[str, Any]] = [{}]
     for name in shapes & set(config.search):
         points = [p | {name: value} for p in points for value in config.search[name].ends]
     for point in points:
-        build_network(config.trial_config(point), data.image_shape, data.num_classes)
+        settings = config.trial_config(point)
+        network, _ = matched(settings, data, bank)
+        initial_weights(settings, network, torch.device("cpu"), bank.networks if bank is not None else None)
 
 
-def _trainable(config: SweepConfig, data: Dataset) -> Any:
+def _trainable(config: SweepConfig, shared: dict[str, Any]) -> Any:
     """The trial class with its resources and with what all trials share, put once into the object store."""
-    shared = {
-        "base": config.base | {"iterations": config.budget.iterations},
-        "data": data.to_numpy(),
-        "threads": config.resources.cpu,
-    }
     resources = config.resources.model_dump()
     return tune.with_resources(tune.with_parameters(DistillTrial, **shared), resources)
 
 
-def _fresh(config: SweepConfig, data: Dataset, show: bool) -> tune.Tuner:
+def _fresh(config: SweepConfig, shared: dict[str, Any], show: bool) -> tune.Tuner:
     filesystem, inside = open_place(config.storage)
     concurrent = None if config.budget.concurrent == "auto" else config.budget.concurrent
     return tune.Tuner(
-        _trainable(config, data),
+        _trainable(config, shared),
         tune_config=tune.TuneConfig(
             search_alg=optuna_search(config),
             scheduler=_scheduler(config),
@@ -120,10 +138,10 @@ def _fresh(config: SweepConfig, data: Dataset, show: bool) -> tune.Tuner:
     )
 
 
-def _restored(config: SweepConfig, folder: str, data: Dataset) -> tune.Tuner:
+def _restored(config: SweepConfig, folder: str, shared: dict[str, Any]) -> tune.Tuner:
     filesystem, inside = open_place(folder)
     return tune.Tuner.restore(
-        inside, _trainable(config, data), storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
+        inside, _trainable(config, shared), storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ray import tune
 
 from raydistill.artifact import SUFFIX, save
+from raydistill.bank import Bank
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_threads
@@ -23,7 +24,14 @@ class DistillTrial(tune.Trainable):
     The parameters of `setup` beside the trial's own config come from `tune.with_parameters`: one copy a node.
     """
 
-    def setup(self, config: dict[str, Any], base: dict[str, Any], data: dict[str, Any], threads: float) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        base: dict[str, Any],
+        data: dict[str, Any],
+        threads: float,
+        bank: dict[str, Any] | None = None,
+    ) -> None:
         """Begins the first trial of this actor.
 
         Args:
@@ -31,16 +39,18 @@ class DistillTrial(tune.Trainable):
             base: all others, as of DistillConfig.
             data: the real data, as of `Dataset.to_numpy`, in the node's shared memory.
             threads: cores of the trial's slot.
+            bank: the pretrained networks, as of `Bank.to_numpy`, likewise.
         """
         use_threads(threads)
         self.base = base
         self.data = Dataset.from_numpy(data).to(pick_device(DistillConfig(**base).device))
+        self.bank = Bank.from_numpy(bank) if bank else None
         self.board: TensorBoard | None = None
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
-        self.run = Run(DistillConfig(**self.base | config), self.data)
+        self.run = Run(DistillConfig(**self.base | config), self.data, self.bank)
         self.searched = config
 
     def step(self) -> dict[str, Any]:
