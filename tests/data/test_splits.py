@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raydistill.data.idx import read_idx
-from raydistill.data.sources import CLOTHES, DIGITS
+from raydistill.data.mnist import CLOTHES, DIGITS
 from raydistill.data.splits import stratified
 from raydistill.errors import UserError
 
