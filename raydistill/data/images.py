@@ -11,6 +11,7 @@ from PIL import Image
 from raydistill.errors import UserError
 
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
+TOGETHER = 64  # images that are resized at once, where they are of one size: a call of torchvision takes a millisecond
 PART_BYTES = 2**24  # of images that are converted at a time
 
 
@@ -32,14 +33,20 @@ def decode_images(
         grey = all(_opened(data, name).mode in GREY_MODES for data, name in zip(encoded, names, strict=True))
         channels = 1 if grey else 3
     images = np.zeros((len(encoded), channels, 1, 1), np.uint8)
-    for row, (data, name) in enumerate(zip(encoded, names, strict=True)):
-        image = resize_images(_decoded(data, name, channels), size)
-        if row == 0:
-            images = np.empty((len(encoded), *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            first, other = ("x".join(str(n) for n in shape[1:]) for shape in (images.shape[1:], image.shape))
-            raise UserError(f"{name}: is {other} pixels and {names[0]} {first}; set image_size to bring them together")
-        images[row] = image
+    for start in range(0, len(encoded), TOGETHER):
+        rows = range(start, min(start + TOGETHER, len(encoded)))
+        decoded = [_decoded(encoded[row], names[row], channels) for row in rows]
+        alike = all(image.shape == decoded[0].shape for image in decoded)
+        resized = resize_images(np.stack(decoded), size) if alike else [resize_images(image, size) for image in decoded]
+        for row, image in zip(rows, resized, strict=True):
+            if row == 0:
+                images = np.empty((len(encoded), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                first, other = ("x".join(str(n) for n in shape[1:]) for shape in (images.shape[1:], image.shape))
+                raise UserError(
+                    f"{names[row]}: is {other} pixels and {names[0]} {first}; set image_size to bring them together"
+                )
+            images[row] = image
     return images
 
 

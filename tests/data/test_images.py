@@ -71,6 +71,16 @@ def test_decoded_with_the_wanted_channels(tmp_path, channels):
         assert np.array_equal(decode_images(encoded, ["0", "1"], None, channels), expected)
 
 
+def test_sizes_are_brought_together_in_order():
+    """More images than are resized at once, first of one size, then of another."""
+    buffers = [io.BytesIO() for _ in range(150)]
+    for number, buffer in enumerate(buffers):
+        Image.new("L", (20, 20) if number < 100 else (20 + number, 30), number).save(buffer, "PNG")
+    decoded = decode_images([b.getvalue() for b in buffers], ["?"] * 150, 16)
+    assert decoded.shape == (150, 1, 16, 16)
+    assert np.array_equal(decoded, np.arange(150, dtype=np.uint8)[:, None, None, None].repeat(16, 2).repeat(16, 3))
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", "cut short"])
 @pytest.mark.parametrize("channels", [None, 3])
 def test_a_file_that_is_no_image_is_named(tmp_path, content, channels):
