@@ -15,15 +15,20 @@ class DataSettings(Settings):
     """The real data."""
 
     dataset: str = "digits"
-    """digits, mnist, fashionmnist, parquet:PATH (parquet or Arrow) or folder:PATH (images by class)."""
+    """digits, mnist, fashionmnist, usps, svhn, cifar10, cifar100, voc, cub200, parquet:PATH (parquet or Arrow) or
+    folder:PATH (images by class)."""
     image_column: str | None = None
     """Column of a parquet dataset that holds the images; found by itself where there is only one candidate."""
     label_column: str | None = None
     """Column of a parquet dataset that holds the classes; found by itself where there is only one candidate."""
     image_size: int | None = Field(None, ge=4)
-    """Resize all images to this many pixels square; by default they are taken as they are."""
+    """Resize all images to this many pixels square; by default they are taken as they are, those of voc and cub200,
+    which come in all sizes, at 224."""
     channels: Literal[1, 3] | None = None
     """Make all images grey (1) or, grey ones, three times the same (3); by default they are taken as they are."""
+    augment: Literal["none", "crop", "crop_flip"] = "none"
+    """What happens to real training images. crop: each is shifted by up to 4 pixels, the border mirrored (for digits). crop_flip: half
+    of them are mirrored as well, as Wang et al. 2018 did on CIFAR-10."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training data held out, by class, to choose between settings and iterations."""
     split_seed: int = 0

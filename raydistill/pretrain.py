@@ -22,6 +22,7 @@ from raydistill.bank import (
 )
 from raydistill.config import PretrainConfig
 from raydistill.data import Dataset, load_dataset
+from raydistill.data.augment import augmented
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Stopped, UserError
 from raydistill.evaluate import score
@@ -152,10 +153,12 @@ class BankTrainer:
         size = self.steps * self.config.batch_size
         streams = [named_generator(self.config.seed, f"order {i} {epoch}", self.device) for i in members]
         orders = [torch.randperm(len(self.data.train), generator=g, device=self.device)[:size] for g in streams]
+        shifts = named_generator(self.config.seed, f"augment {members.start} {epoch}", self.device)
         losses = torch.zeros(len(members), device=self.device)
         for step, index in enumerate(torch.stack(orders).split(self.config.batch_size, 1)):
-            images, labels = self.data.train.images[index], self.data.train.labels[index]
-            loss, gradient = self.gradient(weights, images, labels)
+            images = augmented(self.data.train.images[index.flatten()], self.config.augment, shifts)
+            images = images.unflatten(0, index.shape)
+            loss, gradient = self.gradient(weights, images, self.data.train.labels[index])
             progress = (epoch * self.steps + step) / (self.config.epochs * self.steps)
             rate = self.config.lr * 0.5 * (1 + math.cos(math.pi * progress))
             adam.step([gradient], [torch.full((len(members),), rate, device=self.device)])

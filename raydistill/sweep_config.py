@@ -13,7 +13,8 @@ OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_st
 
 # One sweep compares its trials on one data set and one device, for one length.
 NOT_SEARCHED = (
-    *("dataset", "image_column", "label_column", "image_size", "val_fraction", "split_seed"),
+    *("dataset", "image_column", "label_column", "image_size", "channels"),
+    *("val_fraction", "split_seed"),
     *("device", "iterations", "eval_every", "bank"),
 )
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from raydistill.config import DataSettings
+from raydistill.data.augment import augmented
+from raydistill.data.images import in_parts
 from raydistill.data.raw import RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
@@ -27,10 +29,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` examples drawn with replacement, by a generator on the split's device."""
+    def sample(self, count: int, generator: torch.Generator, augment: str = "none") -> tuple[Tensor, Tensor]:
+        """`count` examples drawn with replacement and augmented, by a generator on the split's device."""
         index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
-        return self.images[index], self.labels[index]
+        return augmented(self.images[index], augment, generator), self.labels[index]
 
     def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Random images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough."""
@@ -144,7 +146,9 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
 def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, [C], in units of 0..1; uint8 images [M, C, H, W]."""
     levels = np.arange(256) / 255  # a histogram gives exact moments without a float copy of the data
-    counts = np.stack([np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
+    counts = np.zeros((images.shape[1], 256), np.int64)
+    for some in in_parts(images):  # as bincount makes eight bytes of one
+        counts += np.stack([np.bincount(some[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
     mean = counts @ levels / counts.sum(1)
     variance = counts @ levels**2 / counts.sum(1) - mean**2
     std = np.sqrt(np.maximum(variance, 1e-8))

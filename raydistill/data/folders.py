@@ -27,10 +27,10 @@ def read_folder(config: DataSettings, path: Path) -> RawData:
     class_names = tuple(sorted(d.name for d in roots[0].iterdir() if d.is_dir()))
     if not class_names:
         raise UserError(f"{path}: has no folder for each class, as in {roots[0]}/CLASS/IMAGE.png")
-    return assembled([_read_split(root, class_names, config.image_size) for root in roots], class_names, str(path))
+    return assembled([_read_split(root, class_names, config) for root in roots], class_names, str(path))
 
 
-def _read_split(root: Path, class_names: tuple[str, ...], size: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(root: Path, class_names: tuple[str, ...], config: DataSettings) -> tuple[np.ndarray, np.ndarray]:
     extensions = Image.registered_extensions()
     found = [
         (file, label)
@@ -39,5 +39,5 @@ def _read_split(root: Path, class_names: tuple[str, ...], size: int | None) -> t
         if file.suffix.lower() in extensions
     ]
     files = [file for file, _ in found]
-    images = decode_images([file.read_bytes() for file in files], [str(file) for file in files], size)
+    images = decode_images(files, [str(file) for file in files], config.image_size, config.channels)
     return images, np.array([label for _, label in found], dtype=np.int64)

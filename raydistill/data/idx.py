@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ def read_idx(path: Path) -> np.ndarray:
         UserError: it is not such a file, or cut short.
     """
     packed = path.with_name(f"{path.name}.gz")
-    content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    try:
+        content = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{packed}: cannot be read ({error}); delete it to download it again") from error
     kind, dimensions = content[2:4] if len(content) > 4 else (0, 0)
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", content[4:start]) if len(content) >= start else (0,)

@@ -42,5 +42,6 @@ def assembled(parts: list[tuple[np.ndarray, np.ndarray]], class_names: tuple[str
         return RawData(train_images[train], train_labels[train], train_images[test], train_labels[test], class_names)
     if train_images.shape[1:] != rest[0][0].shape[1:]:
         shapes = " and ".join(str(images.shape[1:]) for images, _ in parts)
-        raise UserError(f"{origin}: training and test images differ in shape (C, H, W): {shapes}; set image_size")
+        needed = "image_size" if train_images.shape[2:] != rest[0][0].shape[2:] else "channels"
+        raise UserError(f"{origin}: training and test images differ in shape (C, H, W): {shapes}; set {needed}")
     return RawData(train_images, train_labels, *rest[0], class_names)

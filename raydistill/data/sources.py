@@ -1,6 +1,7 @@
 """Where real data come from. A source is a function that reads one; `SOURCES` lists them by name.
 
-To add one: write `(config, data_dir) -> RawData` and enter it in `SOURCES`.
+To add one: write `(config, data_dir) -> RawData` and enter it in `SOURCES`. Files lie in `data_dir` as torchvision
+puts them there.
 """
 
 import os
@@ -11,11 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from raydistill.config import DataSettings
+from raydistill.data.cifar import read_cifar10, read_cifar100
+from raydistill.data.cub200 import read_cub200
 from raydistill.data.folders import read_folder
-from raydistill.data.idx import read_idx
-from raydistill.data.images import resize_images
+from raydistill.data.images import fit_images
+from raydistill.data.mnist import read_fashionmnist, read_mnist
 from raydistill.data.raw import RawData, assembled
+from raydistill.data.svhn import read_svhn
 from raydistill.data.tables import read_tables
+from raydistill.data.usps import read_usps
+from raydistill.data.voc import read_voc
 from raydistill.errors import UserError
 
 
@@ -38,15 +44,15 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
     if config.image_column or config.label_column:
         raise UserError(f"image_column and label_column are for dataset=parquet:PATH, not {config.dataset}")
     folder = data_dir or os.environ.get("RAYDISTILL_DATA") or Path.home() / ".cache" / "raydistill"
-    raw = SOURCES[config.dataset](Path(folder).expanduser())
+    raw = SOURCES[config.dataset](config, Path(folder).expanduser())
     return replace(
         raw,
-        train_images=resize_images(raw.train_images, config.image_size),
-        test_images=resize_images(raw.test_images, config.image_size),
+        train_images=fit_images(raw.train_images, config.image_size, config.channels),
+        test_images=fit_images(raw.test_images, config.image_size, config.channels),
     )
 
 
-def read_digits(data_dir: Path) -> RawData:
+def read_digits(config: DataSettings, data_dir: Path) -> RawData:
     """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries."""
     from sklearn.datasets import load_digits
 
@@ -55,50 +61,16 @@ def read_digits(data_dir: Path) -> RawData:
     return assembled([(images, labels.astype(np.int64))], tuple(str(digit) for digit in range(10)), "digits")
 
 
-def _mnist_like(name: str, class_names: tuple[str, ...]) -> Callable[[Path], RawData]:
-    """A reader of the files of torchvision's data set class `name`, which downloads them where they are missing."""
-
-    def read(data_dir: Path) -> RawData:
-        """The data set in `data_dir`, or downloaded there."""
-        raw = data_dir / name / "raw"
-        parts = [[raw / f"{part}-{kind}" for kind in IDX_FILES] for part in ("train", "t10k")]
-        if not all(path.exists() or path.with_name(f"{path.name}.gz").exists() for part in parts for path in part):
-            _download(name, data_dir)
-        (train, train_labels), (test, test_labels) = ([read_idx(path) for path in part] for part in parts)
-        train_labels, test_labels = train_labels.astype(np.int64), test_labels.astype(np.int64)
-        return RawData(train[:, None], train_labels, test[:, None], test_labels, class_names)
-
-    return read
-
-
-IDX_FILES = ("images-idx3-ubyte", "labels-idx1-ubyte")
-
-
-def _download(name: str, data_dir: Path) -> None:
-    from torchvision import datasets  # two seconds, which those who have the data do without
-
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        getattr(datasets, name)(data_dir, download=True)
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"dataset={name.lower()}: {data_dir} does not have it and it cannot be downloaded ({reason}); name "
-            "the folder that has it with --data-dir or RAYDISTILL_DATA"
-        ) from error
-
-
-DIGITS = (
-    *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),
-    *("5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine"),
-)
-CLOTHES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-SOURCES: dict[str, Callable[[Path], RawData]] = {
+Reader = Callable[[DataSettings, Path], RawData]
+SOURCES: dict[str, Reader] = {
     "digits": read_digits,
-    "mnist": _mnist_like("MNIST", DIGITS),
-    "fashionmnist": _mnist_like("FashionMNIST", CLOTHES),
+    "mnist": read_mnist,
+    "fashionmnist": read_fashionmnist,
+    "usps": read_usps,
+    "svhn": read_svhn,
+    "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+    "voc": read_voc,
+    "cub200": read_cub200,
 }
-PATH_SOURCES: dict[str, Callable[[DataSettings, Path], RawData]] = {"parquet": read_tables, "folder": read_folder}
+PATH_SOURCES: dict[str, Reader] = {"parquet": read_tables, "folder": read_folder}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydistill.config import DataSettings
-from raydistill.data.images import decode_images, resize_images
+from raydistill.data.images import decode_images, fit_images
 from raydistill.data.raw import RawData, assembled
 from raydistill.errors import UserError
 
@@ -41,7 +41,7 @@ def read_tables(config: DataSettings, path: Path) -> RawData:
     number = {name: index for index, name in enumerate(class_names)}
     parts = [
         (
-            _images(table[image], f"{path}: column {image!r}", config.image_size),
+            _images(table[image], f"{path}: column {image!r}", config),
             v.astype(np.int64) if v.dtype.kind in "iu" else np.array([number[str(x)] for x in v], dtype=np.int64),
         )
         for table, v in zip(tables, values, strict=True)
@@ -126,13 +126,13 @@ def _class_names(values: list[np.ndarray], names: list[str] | None, where: str) 
     raise UserError(f"{where}: holds neither whole numbers from 0 nor names; set label_column to one that does")
 
 
-def _images(column: pa.ChunkedArray, where: str, size: int | None) -> np.ndarray:
+def _images(column: pa.ChunkedArray, where: str, config: DataSettings) -> np.ndarray:
     """Images of one column, uint8 [M, C, H, W]."""
     if isinstance(column.type, pa.FixedShapeTensorType):
         pixels = np.concatenate([chunk.to_numpy_ndarray() for chunk in column.chunks])
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
             raise UserError(f"{where}: tensors must be uint8 of H x W or C x H x W, not {column.type}")
-        return resize_images(pixels if pixels.ndim == 4 else pixels[:, None], size)
+        return fit_images(pixels if pixels.ndim == 4 else pixels[:, None], config.image_size, config.channels)
     if not _holds_images(column.type):
         raise UserError(f"{where}: holds no images but {column.type}; set image_column to one that does")
     if pa.types.is_struct(column.type):
@@ -140,4 +140,5 @@ def _images(column: pa.ChunkedArray, where: str, size: int | None) -> np.ndarray
     encoded = column.to_pylist()
     if None in encoded:
         raise UserError(f"{where}: row {encoded.index(None)} has no image bytes")
-    return decode_images(encoded, [f"{where}, row {row}" for row in range(len(encoded))], size)
+    names = [f"{where}, row {row}" for row in range(len(encoded))]
+    return decode_images(encoded, names, config.image_size, config.channels)

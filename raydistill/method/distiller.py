@@ -102,7 +102,7 @@ class Distiller:
         """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
         nets, generator = self.config.train_nets, self.generators["weights"]
         weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
-        images, labels = self.real.sample(self.config.batch_size, self.generators["batches"])
+        images, labels = self.real.sample(self.config.batch_size, self.generators["batches"], self.config.augment)
         share = weights if self.workers is None else self.workers.share(weights, dim=1)
         loss = self._update(share, images, self.objective.wanted(labels))
         self.iteration += 1

@@ -90,6 +90,10 @@ def test_fashionmnist_is_read_from_files_of_its_format(tmp_path):
     assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 20)
     pixels = (data.test.images[3] * data.std + data.mean) * 255
     assert torch.equal(pixels.round().to(torch.uint8)[0], torch.from_numpy(images[3]))
+    for labels in (bytes(19), bytes([10] * 20)):  # one too few, one too many classes
+        (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, len(labels)) + labels)
+        with pytest.raises(UserError, match="t10k-labels-idx1-ubyte: does not hold one of 10 classes for each image"):
+            load_dataset(DistillConfig(dataset="fashionmnist"), tmp_path)
 
 
 @pytest.mark.parametrize(

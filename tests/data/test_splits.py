@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raydistill.data.idx import read_idx
-from raydistill.data.sources import CLOTHES, DIGITS
+from raydistill.data.mnist import CLOTHES, DIGITS
 from raydistill.data.splits import stratified
 from raydistill.errors import UserError
 
@@ -41,6 +41,11 @@ def test_idx_files(tmp_path):
         (tmp_path / "plain").write_bytes(broken)
         with pytest.raises(UserError, match="plain: is not an idx file"):
             read_idx(tmp_path / "plain")
+    packed = gzip.compress(content)
+    for broken in (b"text", packed[:-9], packed[:12] + b"\xff" * 9 + packed[21:]):
+        (tmp_path / "packed.gz").write_bytes(broken)
+        with pytest.raises(UserError, match=r"packed\.gz: cannot be read"):
+            read_idx(tmp_path / "packed")
 
 
 def test_class_names_are_those_of_torchvision():

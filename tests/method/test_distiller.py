@@ -33,6 +33,7 @@ def through_a_file(state):
         {"weights": "random", "population": 3},
         {"labels": "softmax", "images_per_step": 5},
         {"labels": "free", "label_init": "orthogonal", "learn_images": False},
+        {"augment": "crop_flip"},
     ],
 )
 def test_resume_is_bit_identical(small, digits, update):
@@ -80,6 +81,16 @@ def test_state_dict_is_complete(small, digits):
     for name in state["generators"]:
         generators = state["generators"] | {name: initial["generators"][name]}
         assert not torch.equal(after(state | {"generators": generators}), expected), name
+
+
+def test_real_batches_are_augmented(small, digits):
+    learned = []
+    for augment in ("none", "crop", "crop_flip"):
+        distiller = make(small.model_copy(update={"augment": augment}), digits)
+        distiller.step()
+        learned.append(distiller.learned.images)
+    assert not torch.equal(learned[0], learned[1])
+    assert not torch.equal(learned[1], learned[2])
 
 
 def test_the_global_generator_is_not_used(small, digits):

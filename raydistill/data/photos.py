@@ -1,0 +1,38 @@
+"""What data sets of photographs in all sizes have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from raydistill.config import DataSettings
+from raydistill.data.images import decode_images
+from raydistill.errors import UserError
+
+PHOTO_SIZE = 224  # pixels; what AlexNet takes, and Wang et al. 2018 took
+
+
+def decode_photos(files: Sequence[Path], config: DataSettings) -> np.ndarray:
+    """uint8 [M, C, H, W]: by default of 224 pixels and in colours, the few grey ones too.
+
+    Raises:
+        UserError: names the first file that is not an image.
+    """
+    size, channels = config.image_size or PHOTO_SIZE, config.channels or 3
+    return decode_images(files, [str(file) for file in files], size, channels)
+
+
+def read_rows(path: Path, columns: int) -> list[list[str]]:
+    """The lines of a text file as lists of that many words; the last may hold spaces.
+
+    Raises:
+        UserError: there is no such file, or it has other lines.
+    """
+    try:
+        rows = [line.split(maxsplit=columns - 1) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); unpack the data again") from error
+    for row in rows:
+        if len(row) != columns:
+            raise UserError(f"{path}: lines must have {columns} words, unlike {' '.join(row)!r}; unpack the data again")
+    return [[word.strip() for word in row] for row in rows]

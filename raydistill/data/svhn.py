@@ -1,0 +1,25 @@
+"""The house numbers SVHN (Netzer et al. 2011), through torchvision."""
+
+from pathlib import Path
+
+import numpy as np
+
+from raydistill.config import DataSettings
+from raydistill.data.download import downloading
+from raydistill.data.mnist import DIGITS
+from raydistill.data.raw import RawData
+
+
+def read_svhn(config: DataSettings, data_dir: Path) -> RawData:
+    """DIR/train_32x32.mat and DIR/test_32x32.mat: 73,257 + 26,032 colour images of 32 x 32 pixels.
+
+    The files' class 10 is digit 0. Their extra training images are not used, as in Wang et al. 2018.
+
+    Raises:
+        UserError: the files are not there and cannot be downloaded, or are damaged.
+    """
+    with downloading("svhn", data_dir):
+        from torchvision import datasets  # reads with scipy, which comes with scikit-learn
+
+        train, test = (datasets.SVHN(data_dir, split=split, download=True) for split in ("train", "test"))
+    return RawData(np.ascontiguousarray(train.data), train.labels, np.ascontiguousarray(test.data), test.labels, DIGITS)
