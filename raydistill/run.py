@@ -161,7 +161,7 @@ class Run:
         weights = start.held_out(self.config.test_nets, "test", self.config.seed).to(self.device)
         before = evaluate_networks(self.network, weights, self.data.test, self.objective)
         result = evaluate_set(self.network, distilled, weights, self.data.test, self.objective)
-        baseline = random_real(self.network, start, distilled, self.data, self.config.seed)
+        baseline = random_real(self.network, start, distilled, self.data, self.config.seed, self.objective)
         return (
             result.metrics("test_")
             | before.metrics("test_", "_before")
