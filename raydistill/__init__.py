@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raydistill.artifact import Artifact as Artifact
     from raydistill.artifact import load as load
     from raydistill.artifact import save as save
+    from raydistill.compare import compare as compare
     from raydistill.config import DistillConfig as DistillConfig
     from raydistill.distill import distill as distill
     from raydistill.evaluate import evaluate as evaluate
@@ -27,6 +28,7 @@ _HOMES = {
     "DistillConfig": "config",
     "DistilledSet": "method",
     "SweepConfig": "sweep_config",
+    "compare": "compare",
     "distill": "distill",
     "evaluate": "evaluate",
     "load": "artifact",

@@ -16,6 +16,7 @@ from raydistill.shell import typed
 
 if TYPE_CHECKING:
     from raydistill.artifact import Artifact
+    from raydistill.config import DistillConfig
 
 app = typer.Typer(
     help="Distil data sets into a few synthetic images, and sweep for the best trade of accuracy and size.",
@@ -131,11 +132,18 @@ def evaluate(
         start = time.perf_counter()
         with console.status("testing"):
             result, baseline = evaluate_with_baseline(
-                loaded, network=network, weights=weights, nets=nets, seed=seed, device=device, data_dir=data_dir
+                loaded,
+                network=network,
+                weights=weights,
+                bank=bank,
+                epochs=epochs,
+                nets=nets,
+                seed=seed,
+                device=device,
+                data_dir=data_dir,
             )
         metrics = {
-            "test_accuracy": result.accuracy,
-            "test_accuracy_std": result.accuracy_std,
+            **result.metrics("test_"),
             "nets": result.nets,
             "num_images": loaded.distilled.num_images,
             "baseline_random_real": baseline.accuracy,
@@ -183,6 +191,53 @@ def pretrain(
         console.print(f"  {typed(command)} --set dataset=...", highlight=False, soft_wrap=True)
         if as_json:
             _print_json({**manifest.metrics, "bank": str(folder), "seconds": time.perf_counter() - start})
+
+
+@app.command()
+def baselines(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ARTIFACT|CONFIG]", help="Distilled set, or YAML file of settings.", show_default=False
+        ),
+    ] = None,
+    overrides: Set = None,
+    draws: Annotated[int, typer.Option(help="Random sets, and networks, to average over.")] = 20,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N [default: of the settings, else auto].")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Test images that nobody learned (random, optimized, clustered, averaged), beside a distilled set's."""
+    with one_line_errors(debug):
+        begin = time.perf_counter()
+        wanted = _artifact_or_settings(source, overrides or [])
+        from raydistill.compare import compare
+        from raydistill.device import use_threads
+        from raydistill.tables import baselines_table
+
+        use_threads()
+        with console.status("testing"):
+            comparison = compare(wanted, draws=draws, device=device, data_dir=data_dir)
+        console.print(baselines_table(comparison))
+        if as_json:
+            _print_json(comparison.to_json() | {"seconds": time.perf_counter() - begin})
+
+
+def _artifact_or_settings(source: str | None, overrides: list[str]) -> "Artifact | DistillConfig":
+    """What an argument names: a YAML file or nothing are settings, anything else an artifact."""
+    from raydistill.config import DistillConfig
+    from raydistill.settings import read_yaml, validated, with_overrides
+
+    if source is None or source.endswith((".yaml", ".yml")) or Path(source).is_file():
+        return validated(DistillConfig, with_overrides(read_yaml(source) if source else {}, overrides))
+    if overrides:
+        raise UserError(f"--set {overrides[0]}: {source} is no YAML file, and an artifact has its own settings")
+    from raydistill.artifact import load
+
+    return load(source)
 
 
 @app.command()

@@ -157,7 +157,7 @@ class Run:
         start = self.distiller.initial_weights[self.best_member]
         weights = start.held_out(self.config.test_nets, "test", self.config.seed).to(self.device)
         result = before_and_after(self.network, distilled, weights, self.data.test, self.objective)
-        baseline = random_real(self.network, start, distilled, self.data, self.config.seed)
+        baseline = random_real(self.network, start, distilled, self.data, self.config.seed, self.objective)
         return result.metrics("test_") | {
             "nets": result.nets,
             "baseline_random_real": baseline.accuracy,

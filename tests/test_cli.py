@@ -79,6 +79,39 @@ def test_evaluate_agrees_with_distill(run_folder):
     assert other["test_accuracy_std"] > 0
 
 
+BASELINES = ["random_real", "optimized_real", "k_means", "average"]
+
+
+def test_baselines_of_settings(tmp_path):
+    (tmp_path / "my.yaml").write_text("weights: random\nepochs: 2\n")
+    output = raydistill(
+        "baselines", "my.yaml", "--set", "images_per_class=3", "--draws", "3", "--device", "cpu", "--json", cwd=tmp_path
+    )
+    result = last_json(output)
+    assert list(result["baselines"]) == BASELINES
+    for row in result["baselines"].values():
+        assert set(row) == {"gradient", "knn"}
+        assert set(row["gradient"]) == {"accuracy", "accuracy_std", "nets", "rate"}
+        assert set(row["knn"]) == {"accuracy", "accuracy_std", "k"}
+        assert row["gradient"]["nets"] == 3
+    assert (result["num_images"], result["dataset"], result["network"]) == (30, "digits", "lenet")
+    assert result["seconds"] > 0
+    assert result["baselines"]["k_means"]["knn"]["accuracy"] > 0.8
+    assert "k means" in output
+    assert "gradient steps: 2" in output
+
+
+def test_baselines_of_an_artifact(run_folder):
+    folder, output = run_folder
+    printed = raydistill("baselines", "one/best.distilled", "--draws", "8", "--json", cwd=folder)
+    rows = last_json(printed)["baselines"]
+    assert list(rows) == ["distilled", *BASELINES]
+    assert rows["distilled"]["gradient"]["accuracy"] == last_json(output)["test_accuracy"]
+    assert rows["distilled"]["gradient"]["rate"] is None
+    assert rows["random_real"]["gradient"]["accuracy"] == last_json(output)["baseline_random_real"]
+    assert "learned" in printed
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_an_artifact(tmp_path):
     command = [sys.executable, "-m", "raydistill.cli", "distill", *QUICK, "--set", "iterations=100000"]
     command += ["--set", "eval_every=5", "--out", "long", "--json"]
@@ -119,6 +152,14 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["distill", "--out", "sweep.yaml"], ["sweep.yaml"]),
         (["distill", "--set", "device=cuda:9"], ["device=cuda:9", "auto or cpu"]),
         (["evaluate", "none.distilled"], ["none.distilled", "manifest.json"]),
+        (["baselines", "none.distilled"], ["none.distilled", "manifest.json"]),
+        (["baselines", "empty"], ["empty", "manifest.json"]),
+        (["baselines", "none.yaml"], ["none.yaml", "no such file"]),
+        (["baselines", "sweep.yaml"], ["name", "no such setting"]),
+        (["baselines", "none.distilled", "--set", "steps=2"], ["--set steps=2", "its own settings"]),
+        (["baselines", "--draws", "0"], ["draws=0", "at least 1"]),
+        (["baselines", "--device", "cuda:9"], ["device=cuda:9", "auto or cpu"]),
+        (["baselines", "--set", "network=resnet"], ["network=resnet"]),
         (["show", "none.distilled"], ["none.distilled", "manifest.json"]),
         (["sweep", "none.yaml"], ["none.yaml", "no such file"]),
         (["sweep", "sweep.yaml", "--set", "search.steps.int=[2, 1]"], ["search.steps", "low 2 is above high 1"]),

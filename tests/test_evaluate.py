@@ -1,4 +1,4 @@
-"""Evaluation and the random-real baseline."""
+"""Evaluation."""
 
 import sys
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from raydistill import evaluate
-from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
@@ -100,19 +99,3 @@ def test_mean_and_deviation_are_of_the_sample():
     assert result.accuracy_std == pytest.approx(0.1414, abs=1e-4)
     assert Evaluation.of(torch.tensor([0.5]), torch.tensor([1.0])).accuracy_std == 0
     assert Evaluation.of(torch.tensor([0.1, 0.5]), torch.tensor([float("nan"), 2.0])).loss == pytest.approx(500001)
-
-
-def test_real_images_are_training_images_of_their_class(digits):
-    classes = torch.arange(10).repeat_interleave(2).expand(3, -1)
-    images = digits.train.of_classes(classes, named_generator(0, "x")).flatten(0, 1)
-    labels = classes.flatten()
-    places = [(digits.train.images == image).flatten(1).all(1).nonzero()[0, 0] for image in images]
-    assert digits.train.labels[torch.stack(places)].tolist() == labels.tolist()
-    assert len({int(p) for p in places}) == 60  # without replacement
-
-
-def test_random_real_beats_guessing_and_is_repeatable(digits, learned):
-    network = build_network(learned.config, digits.image_shape, 10)
-    results = [random_real(network, RandomWeights(network), learned.distilled, digits, seed=0) for _ in range(2)]
-    assert results[0] == results[1]
-    assert results[0].accuracy > 0.12

@@ -35,15 +35,19 @@ class Split:
         return augmented(self.images[index], augment, generator), self.labels[index]
 
     def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """Random images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough."""
-        images = self.images.new_empty(*classes.shape, *self.images.shape[1:])
+        """Random images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough.
+
+        A class without any gets the mean colour, 0.
+        """
+        images = self.images.new_zeros(*classes.shape, *self.images.shape[1:])
         for label in classes.unique():
             places = classes == label
             of_class = (self.labels == label).nonzero()[:, 0]
             order = torch.randperm(len(of_class), generator=generator, device=self.labels.device)
             count = int(places.sum())
-            order = order.repeat(-(-count // max(1, len(order))))[:count]
-            images[places] = self.images[of_class[order]]
+            if len(order):
+                order = order.repeat(-(-count // len(order)))[:count]
+                images[places] = self.images[of_class[order]]
         return images
 
     def first(self, count: int) -> "Split":

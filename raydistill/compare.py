@@ -1,0 +1,79 @@
+"""A distilled set beside the sets it has to beat."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raydistill.artifact import Artifact
+from raydistill.bank import adapted
+from raydistill.baselines import Baselines, ByGradient, Judged
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset, load_dataset
+from raydistill.device import pick_device
+from raydistill.errors import UserError
+from raydistill.evaluate import evaluate_set, evaluation_plan, real_data_for
+from raydistill.method.objective import objective_of
+from raydistill.neighbours import by_neighbours
+from raydistill.run import Run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` finds: each kind of set by name (`distilled` first, where there is one), and what was compared."""
+
+    rows: dict[str, Judged]
+    config: DistillConfig
+    num_images: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        about = {"num_images": self.num_images, "dataset": self.config.dataset, "network": self.config.network}
+        return {"baselines": {name: asdict(row) for name, row in self.rows.items()}, **about}
+
+
+def compare(
+    source: Artifact | DistillConfig,
+    *,
+    draws: int = 20,
+    device: str | None = None,
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+) -> Comparison:
+    """Tests random real, optimized real, k-means and average images, and the distilled ones where there are any.
+
+    Args:
+        source: an artifact, or the settings of one; either says data, network, initial weights, size and seed.
+        draws: sets of random images, and networks with random weights, to average over.
+        device: auto, cpu, cuda or cuda:N; by default the one of the settings, for an artifact auto.
+        data: the real data, where they are loaded already.
+        data_dir: folder of downloaded data sets.
+
+    Raises:
+        UserError: the settings do not fit the data, or the artifact does not fit its network.
+    """
+    if draws < 1:
+        raise UserError(f"draws={draws}: at least 1")
+    if isinstance(source, Artifact):
+        return _compare_artifact(source, draws, device or "auto", data, data_dir)
+    config = adapted(source.model_copy(update={"device": device or source.device}))
+    run = Run(config, data or load_dataset(config, data_dir))  # what it would start with
+    start, like = run.distiller.initial_weights[0], run.distiller.learned.unstack()[0]
+    baselines = Baselines(run.network, start, like, run.data, config.seed, run.objective, draws)
+    return Comparison(baselines.all(), config, like.num_images)
+
+
+def _compare_artifact(
+    artifact: Artifact, draws: int, device: str, data: Dataset | None, data_dir: str | Path | None
+) -> Comparison:
+    config, network, start = evaluation_plan(artifact)
+    where = pick_device(device)
+    data = real_data_for(artifact, data, data_dir).to(where)
+    objective = objective_of(config, data.class_names)
+    distilled = artifact.distilled.to(where)
+    weights = start.held_out(config.test_nets, "test", config.seed).to(where)  # as at the end of the run
+    result = evaluate_set(network, distilled, weights, data.test, objective)
+    classes = distilled.labels.argmax(-1)
+    near = by_neighbours(distilled.images[None], classes, data.val, data.test, objective)
+    baselines = Baselines(network, start, distilled, data, config.seed, objective, draws)
+    rows = {"distilled": Judged(ByGradient.of(result, None), near), **baselines.all()}
+    return Comparison(rows, config, distilled.num_images)

@@ -1,0 +1,59 @@
+"""Sets of images that nobody learned, beside random real ones (`Split.of_classes`): centres of clusters, and means."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from raydistill.data import Split
+
+
+def classes_for(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """The classes [S, B] of a plain set of the size of one with labels [S, B, K].
+
+    They are the likeliest class of each label where that gives all classes equally many images. Otherwise (learned
+    labels may mix classes, and there may be fewer images than classes) the classes are spread as evenly as the number
+    of images allows, and chance decides which ones get one more.
+    """
+    likeliest = labels.argmax(-1)
+    classes = labels.shape[-1]
+    counts = likeliest.flatten().bincount(minlength=classes)
+    if (counts == counts[0]).all():
+        return likeliest
+    order = torch.randperm(classes, generator=generator, device=labels.device)
+    return order.repeat(-(-likeliest.numel() // classes))[: likeliest.numel()].view_as(likeliest)
+
+
+def kmeans_images(split: Split, classes: Tensor, seed: int) -> Tensor:
+    """Centres [S, B, C, H, W] of k-means within each class of classes [S, B], with k its number of images.
+
+    A class with fewer real images than that gives the images themselves, in turns.
+    """
+    from sklearn.cluster import KMeans
+
+    def centres(images: Tensor, count: int) -> Tensor:
+        points = images.flatten(1).cpu().numpy()
+        clusters = KMeans(min(count, len(points)), n_init=1, random_state=seed).fit(points)
+        found: Tensor = torch.from_numpy(clusters.cluster_centers_).to(images).unflatten(1, images.shape[1:])
+        return found.repeat(-(-count // len(found)), 1, 1, 1)[:count]
+
+    return _by_class(split, classes, centres)
+
+
+def average_images(split: Split, classes: Tensor) -> Tensor:
+    """The mean image of each class [S, B, C, H, W], the same wherever its class is in classes [S, B]."""
+    return _by_class(split, classes, lambda images, count: images.mean(0, keepdim=True))
+
+
+def _by_class(split: Split, classes: Tensor, summary: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Images for classes [S, B]: the `summary` of the real images of a class, in as many images as it has places.
+
+    A class without real images stays zero, the mean colour.
+    """
+    images = split.images.new_zeros(*classes.shape, *split.images.shape[1:])
+    for label in classes.unique():
+        places = classes == label
+        real = split.images[split.labels == label]
+        if len(real):
+            images[places] = summary(real, int(places.sum()))
+    return images
