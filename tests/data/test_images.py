@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raydistill.config import DistillConfig, validated
+from raydistill.config import DistillConfig
 from raydistill.data import images, load_dataset
 from raydistill.data.images import decode_images, fit_images, resize_images, with_channels
 from raydistill.errors import UserError
+from raydistill.settings import validated
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.kron(RNG.integers(0, 256, (12, 3, 8, 8)), np.ones((4, 4))).astype(np.uint8)
