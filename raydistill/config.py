@@ -27,8 +27,8 @@ class DataSettings(Settings):
     channels: Literal[1, 3] | None = None
     """Make all images grey (1) or, grey ones, three times the same (3); by default they are taken as they are."""
     augment: Literal["none", "crop", "crop_flip"] = "none"
-    """What happens to real training images. crop: each is shifted by up to 4 pixels, the border mirrored (for digits). crop_flip: half
-    of them are mirrored as well, as Wang et al. 2018 did on CIFAR-10."""
+    """What happens to real training images. crop: each is shifted by up to 4 pixels, the border mirrored (for digits).
+    crop_flip: half of them are mirrored as well, as Wang et al. 2018 did on CIFAR-10."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training data held out, by class, to choose between settings and iterations."""
     split_seed: int = 0
