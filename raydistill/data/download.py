@@ -23,6 +23,6 @@ def downloading(dataset: str, data_dir: Path) -> Iterator[None]:
     except (OSError, RuntimeError, EOFError, HTTPException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"dataset={dataset}: {data_dir} does not have it, or not undamaged, and it cannot be downloaded "
+            f"dataset={dataset}: {data_dir} does not hold it undamaged, and it cannot be downloaded "
             f"({reason}); {ELSEWHERE}"
         ) from error

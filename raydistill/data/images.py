@@ -87,7 +87,7 @@ def resize_images(images: np.ndarray, size: int | None) -> np.ndarray:
     from torchvision.transforms.v2.functional import center_crop, resize  # seconds that most data do without
 
     def resized(part: np.ndarray) -> np.ndarray:
-        scaled = resize(torch.from_numpy(np.ascontiguousarray(part)), [size], antialias=True)
+        scaled = resize(torch.from_numpy(part.copy()), [size], antialias=True)  # Pillow's memory is read-only
         return np.asarray(center_crop(scaled, [size]))
 
     return resized(images) if images.ndim < 4 else np.concatenate([resized(part) for part in in_parts(images)])
