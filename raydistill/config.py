@@ -115,6 +115,8 @@ class DistillConfig(DataSettings, NetworkSettings):
     average: float = Field(0.9, ge=0, lt=1)
     """Decay of the running mean over iterations that is validated and kept; 0 keeps the last iterate."""
 
+    workers: int = Field(1, ge=1)
+    """Processes that share the networks of each iteration, one on each GPU, through Ray."""
     population: int = Field(1, ge=1)
     """Sets that are learned at once, as one batched computation, to fill a GPU; the best one is kept. The first has the
     given learning rates and seed, the others have their own."""
@@ -136,6 +138,10 @@ class DistillConfig(DataSettings, NetworkSettings):
     def _possible(self) -> "DistillConfig":
         if self.one_network and self.train_nets > 1:
             raise ValueError(f"train_nets={self.train_nets} needs weights=random: with {self.weights} all are the same")
+        if self.train_nets % self.workers:
+            raise ValueError(
+                f"workers={self.workers}: train_nets={self.train_nets}, which they share, must be a multiple"
+            )
         if self.pretrained and self.bank is None:
             raise ValueError(f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes")
         if not self.pretrained and self.bank is not None:

@@ -1,20 +1,26 @@
 """One distillation from start to end, as `raydistill distill` runs it."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydistill.artifact import SUFFIX, Artifact, save
-from raydistill.bank import adapted
+from raydistill.bank import Bank, adapted, load_bank
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
+from raydistill.device import pick_device, use_threads
 from raydistill.errors import Diverged, UserError
 from raydistill.run import Metrics, Run, load_checkpoint, save_checkpoint
 from raydistill.settings import validated
+from raydistill.sweep_config import Resources
+
+if TYPE_CHECKING:
+    from raydistill.method.workers import Workers
 
 
 class Watcher:
@@ -66,10 +72,17 @@ def distill(
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise UserError("resume=True: say which run, with out=FOLDER")
-    run = _prepared(config, folder if resume else None, data, data_dir)
-    for watcher in watchers:
-        watcher.on_start(run)
-    diverged = _iterate(run, folder, watchers)
+    state = load_checkpoint(folder) if resume and folder is not None else None
+    config = _settings(config, state, folder)
+    data = data or load_dataset(config, data_dir)
+    bank = load_bank(config.bank) if config.bank else None
+    with several_workers(config, data, bank) as workers:
+        run = Run(config, data, bank, workers)
+        if state is not None:
+            run.load_state_dict(state)
+        for watcher in watchers:
+            watcher.on_start(run)
+        diverged = _iterate(run, folder, watchers)
     for watcher in watchers:
         watcher.on_test()
     results = run.test()
@@ -81,20 +94,33 @@ def distill(
     return artifact
 
 
-def _prepared(
-    config: DistillConfig | None, resumed: Path | None, data: Dataset | None, data_dir: str | Path | None
-) -> Run:
-    """A new run, or the one in folder `resumed` as it was left."""
-    state = load_checkpoint(resumed) if resumed is not None else None
-    if state is not None:
-        config = config or validated(DistillConfig, state["config"], f"{resumed}: ")
-        if config.model_dump(mode="json") != state["config"]:
-            raise UserError(f"{resumed}: its checkpoint was made with other settings; resume it without settings")
-    config = adapted(config or DistillConfig())
-    run = Run(config, data or load_dataset(config, data_dir))
-    if state is not None:
-        run.load_state_dict(state)
-    return run
+def _settings(config: DistillConfig | None, state: dict[str, Any] | None, folder: Path | None) -> DistillConfig:
+    """The settings of a new run, or those of the run in `folder` that left its state."""
+    if state is None:
+        return adapted(config or DistillConfig())
+    kept = validated(DistillConfig, state["config"], f"{folder}: ")
+    if config is not None and adapted(config) != kept:
+        raise UserError(f"{folder}: its checkpoint was made with other settings; resume it without settings")
+    return kept
+
+
+@contextmanager
+def several_workers(config: DistillConfig, data: Dataset, bank: Bank | None) -> "Iterator[Workers | None]":
+    """The others of `config.workers`, on the Ray cluster at hand or a local one; None where there are none.
+
+    On this machine the cores are shared out among them; on a GPU each has one of its own.
+    """
+    if config.workers == 1:
+        yield None
+        return
+    from raydistill.cluster.connect import ray_running  # Ray takes seconds, which one worker does without
+    from raydistill.cluster.team import team
+
+    cores = max(1, len(os.sched_getaffinity(0)) // config.workers)
+    gpus = 1 if pick_device(config.device).type == "cuda" else 0
+    use_threads(cores)
+    with ray_running(Resources(cpu=cores, gpu=gpus), config.workers), team(config, data, bank, cores, gpus) as workers:
+        yield workers
 
 
 def _iterate(run: Run, folder: Path | None, watchers: tuple[Watcher, ...]) -> str | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,8 +24,10 @@ from raydistill.evaluate import WORST_LOSS, Evaluation, before_and_after, evalua
 from raydistill.method import DistilledSet, Distiller
 from raydistill.method.objective import Objective, objective_of
 from raydistill.method.weights import FixedWeights
-from raydistill.method.workers import Workers
 from raydistill.networks import Network, build_network
+
+if TYPE_CHECKING:
+    from raydistill.method.workers import Workers
 
 Metrics = dict[str, float]
 
@@ -44,7 +46,7 @@ class Run:
     """
 
     def __init__(
-        self, config: DistillConfig, data: Dataset, bank: Bank | None = None, workers: Workers | None = None
+        self, config: DistillConfig, data: Dataset, bank: Bank | None = None, workers: "Workers | None" = None
     ) -> None:
         self.config = config
         self.device = pick_device(config.device)
@@ -52,6 +54,7 @@ class Run:
         self.data = data.to(self.device)
         self.bank = bank or (load_bank(config.bank) if config.bank else None)
         self.network, self.objective = matched(config, data, self.bank)
+        self.workers = workers
         self.distiller = Distiller(
             config,
             self.network,
@@ -103,6 +106,8 @@ class Run:
         begin = time.perf_counter()
         first = self.iteration
         while True:
+            if self.workers is not None:
+                self.workers.order(self.workers.STEP)
             self._loss_sum += self.distiller.step()
             self._loss_count += 1
             tick(self.iteration)
@@ -211,6 +216,8 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of a Run with the same config and data."""
         self.distiller.load_state_dict(state["distiller"])
+        if self.workers is not None:
+            self.workers.order(self.workers.LOAD, state["distiller"])
         self.best = state["best"] and DistilledSet(**state["best"]).to(self.device)
         self.best_metrics = state["best_metrics"]
         self.leader, self.best_member, self.member_metrics = state["members"]

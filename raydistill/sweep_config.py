@@ -15,7 +15,7 @@ OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_st
 NOT_SEARCHED = (
     *("dataset", "image_column", "label_column", "image_size", "channels"),
     *("val_fraction", "split_seed"),
-    *("device", "iterations", "eval_every", "bank"),
+    *("device", "iterations", "eval_every", "bank", "workers"),
 )
 
 
@@ -102,7 +102,7 @@ class Budget(Settings):
 
 
 class Resources(Settings):
-    """What one trial occupies."""
+    """What one trial occupies; of several workers, each."""
 
     cpu: float = Field(1, gt=0)
     """Cores; torch gets as many threads."""

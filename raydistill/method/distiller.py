@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from raydistill.method.rng import named_generator
 from raydistill.method.start import initial_set
 from raydistill.method.unroll import hypergradient
 from raydistill.method.weights import initial_weights
-from raydistill.method.workers import Workers
 from raydistill.networks import Network
+
+if TYPE_CHECKING:
+    from raydistill.method.workers import Workers
 
 PARTS = ("images", "labels", "raw_rates")  # of a DistilledSet
 
@@ -56,7 +58,7 @@ class Distiller:
         num_classes: int,
         objective: Objective = CLASSIFY,
         bank: Tensor | None = None,
-        workers: Workers | None = None,
+        workers: "Workers | None" = None,
     ) -> None:
         device = real.images.device
         self.config = config

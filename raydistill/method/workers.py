@@ -1,17 +1,105 @@
-"""Several processes that learn the same sets, each with a share of the networks."""
+"""Several processes that learn the same sets, each with a share of the networks (torch.distributed).
 
-from typing import Protocol
+One process leads: it decides when a step is taken, validates, and keeps checkpoints. The others follow: they wait for
+an order, and obey. All hold the same sets and random generators, and draw the same networks and real images; each
+trains only its share of the networks, and the hypergradients are averaged. So all of them stay equal, bit for bit.
+"""
 
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
+
+from raydistill.errors import UserError
+
+if TYPE_CHECKING:
+    from raydistill.method.distiller import Distiller
+
+LONGEST_PAUSE = timedelta(hours=6)  # between two orders: a validation, a checkpoint
+MEETING = timedelta(minutes=5)  # for all to arrive
 
 
-class Workers(Protocol):
-    """What a Distiller needs of the others."""
+class Workers:
+    """This process's place among the workers of one run; only one run at a time in a process.
+
+    Args:
+        rank: 0 leads.
+        count: how many there are.
+        host, port: where the leader listens.
+        device: that this process computes on.
+
+    Raises:
+        UserError: the others did not come.
+    """
+
+    STEP, LOAD, END = range(3)  # what the leader may order
+
+    def __init__(self, rank: int, count: int, host: str, port: int, device: torch.device) -> None:
+        self.rank, self.count = rank, count
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        try:
+            store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
+        except (RuntimeError, dist.DistError) as error:
+            raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
 
     def share(self, weights: Tensor, dim: int) -> Tensor:
-        """This process's part of a tensor, cut along `dim`."""
-        ...
+        """This process's part of a tensor, cut along `dim` in as many equal ones as there are workers."""
+        return weights.chunk(self.count, dim)[self.rank]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes, the same numbers in each; waits for all of them."""
-        ...
+        """The mean over all workers, the same numbers in each; waits for all of them.
+
+        Raises:
+            UserError: one of them is lost.
+        """
+        total = values.clone()
+        try:
+            dist.all_reduce(total)
+        except (RuntimeError, dist.DistError) as error:
+            raise self._lost(error) from error
+        return total / self.count
+
+    def order(self, what: int, state: Any = None) -> None:
+        """Tells the others to take a step, to load a Distiller's state, or that this is the end.
+
+        Raises:
+            UserError: one of them is lost.
+        """
+        try:
+            dist.broadcast(torch.tensor([what]), 0)
+            if what == self.LOAD:
+                dist.broadcast_object_list([state], 0)  # pickled, between processes that we began ourselves
+        except (RuntimeError, dist.DistError) as error:
+            raise self._lost(error) from error
+
+    def follow(self, distiller: "Distiller") -> None:
+        """Obeys the leader, until the end or until it is lost."""
+        what = torch.empty(1, dtype=torch.int64)
+        while True:
+            dist.broadcast(what, 0)
+            if what == self.END:
+                return
+            if what == self.LOAD:
+                state: list[Any] = [None]
+                dist.broadcast_object_list(state, 0)
+                distiller.load_state_dict(state[0])
+            else:
+                distiller.step()
+
+    def close(self) -> None:
+        """Leaves the group."""
+        dist.destroy_process_group()
+
+    def _lost(self, error: Exception) -> UserError:
+        return UserError(
+            f"workers={self.count}: one of them was lost ({_first_line(error)}); go on from the last checkpoint with "
+            "--resume"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

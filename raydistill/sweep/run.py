@@ -10,12 +10,12 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
 from raydistill.bank import Bank, adapted, load_bank
+from raydistill.cluster.connect import ray_running
 from raydistill.data import Dataset, load_dataset
 from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
 from raydistill.run import matched
 from raydistill.storage import exists, join, open_place, read_json, write_json
-from raydistill.sweep.cluster import ray_running
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
@@ -57,8 +57,9 @@ def sweep(
         "data": data.to_numpy(),
         "bank": bank and bank.to_numpy(),
         "threads": config.resources.cpu,
+        "gpus": config.resources.gpu,
     }
-    with ray_running(config.resources):
+    with ray_running(config.resources, common.workers):
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         tuner = _restored(config, folder, shared) if resume else _fresh(config, shared, console is not None)
@@ -106,8 +107,9 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
 
 def _trainable(config: SweepConfig, shared: dict[str, Any]) -> Any:
     """The trial class with its resources and with what all trials share, put once into the object store."""
-    resources = config.resources.model_dump()
-    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), resources)
+    bundle = {name.upper(): amount for name, amount in config.resources if amount}
+    places = tune.PlacementGroupFactory([bundle] * shared["base"].get("workers", 1))  # one for each worker
+    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), places)
 
 
 def _fresh(config: SweepConfig, shared: dict[str, Any], show: bool) -> tune.Tuner:

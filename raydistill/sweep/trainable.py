@@ -1,5 +1,6 @@
 """A trial: one distillation as Ray Tune drives it."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from ray import tune
 
 from raydistill.artifact import SUFFIX, save
 from raydistill.bank import Bank
+from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_threads
@@ -30,6 +32,7 @@ class DistillTrial(tune.Trainable):
         base: dict[str, Any],
         data: dict[str, Any],
         threads: float,
+        gpus: float = 0,
         bank: dict[str, Any] | None = None,
     ) -> None:
         """Begins the first trial of this actor.
@@ -38,19 +41,24 @@ class DistillTrial(tune.Trainable):
             config: the searched settings of the trial.
             base: all others, as of DistillConfig.
             data: the real data, as of `Dataset.to_numpy`, in the node's shared memory.
-            threads: cores of the trial's slot.
+            threads: cores of the trial's slot, or of each worker's.
+            gpus: likewise.
             bank: the pretrained networks, as of `Bank.to_numpy`, likewise.
         """
         use_threads(threads)
         self.base = base
         self.data = Dataset.from_numpy(data).to(pick_device(DistillConfig(**base).device))
         self.bank = Bank.from_numpy(bank) if bank else None
+        self.threads, self.gpus = threads, gpus
+        self.others = ExitStack()
         self.board: TensorBoard | None = None
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
-        self.run = Run(DistillConfig(**self.base | config), self.data, self.bank)
+        settings = DistillConfig(**self.base | config)
+        workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
+        self.run = Run(settings, self.data, self.bank, workers)
         self.searched = config
 
     def step(self) -> dict[str, Any]:
@@ -98,7 +106,8 @@ class DistillTrial(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Closes the trial's log."""
+        """Closes the trial's log, and lets its other workers go."""
+        self.others.close()
         if self.board is not None:
             self.board.close()
             self.board = None

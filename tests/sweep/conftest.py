@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    from raydistill.sweep.cluster import ray_running
+    from raydistill.cluster.connect import ray_running
     from raydistill.sweep_config import Resources
 
     with ray_running(Resources()):

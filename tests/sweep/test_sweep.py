@@ -182,12 +182,26 @@ def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trial_of_two_workers_is_that_of_one(local_ray, digits, tmp_path):
+    base = BASE | {"weights": "random", "train_nets": 2, "val_nets": 2, "workers": 2}
+    update = {"base": base, "budget": {"trials": 1, "iterations": 4}, "scheduler": "none", "resources": {"cpu": 0.5}}
+    result = sweep(sweep_config(tmp_path, **update, objectives={"val_accuracy": "max"}), data=digits)
+    [row] = result.trials
+    assert row["iterations"] == 4
+    together = load(row["artifact"])
+    assert together.config.workers == 2
+    alone = distill(together.config.model_copy(update={"workers": 1}), data=digits)
+    assert together.metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-3)
+    different = (together.distilled.images - alone.distilled.images).abs() > 1e-3
+    assert different.float().mean() < 0.01
+
+
 def test_a_second_sweep_does_not_join_the_private_ray_of_the_first(local_ray):
     import ray
 
     script = """
 import ray
-from raydistill.sweep.cluster import ray_running
+from raydistill.cluster.connect import ray_running
 from raydistill.sweep_config import Resources
 with ray_running(Resources()):
     print(ray.get_runtime_context().gcs_address)

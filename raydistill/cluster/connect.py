@@ -13,17 +13,17 @@ from raydistill.sweep_config import Resources
 
 
 @contextmanager
-def ray_running(need: Resources) -> Iterator[None]:
+def ray_running(need: Resources, workers: int = 1) -> Iterator[None]:
     """Within it Ray is connected: to the running cluster, else to one on this machine alone that ends with it.
 
     Raises:
-        UserError: no node has the resources of one trial, and the cluster cannot grow.
+        UserError: the cluster is one node that cannot hold so many workers with these resources, and cannot grow.
     """
     begun = not ray.is_initialized()
     if begun:
         _connect()
     try:
-        _check_resources(need)
+        _check_resources(need, workers)
         yield
     finally:
         if begun:
@@ -43,12 +43,13 @@ def _connect() -> None:
         ray.init(address="local", include_dashboard=False, **quiet)
 
 
-def _check_resources(need: Resources) -> None:
+def _check_resources(need: Resources, workers: int) -> None:
     """On a cluster of one node there is no hope that a larger one joins."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if len(nodes) != 1 or os.environ.get("RAY_ADDRESS"):
         return
     for name, wanted in (("CPU", need.cpu), ("GPU", need.gpu)):
         there = nodes[0].get(name, 0)
-        if wanted > there:
-            raise UserError(f"resources.{name.lower()}={wanted:g}: this machine has {there:g}")
+        if wanted * workers > there:
+            each = f" for each of {workers} workers" if workers > 1 else ""
+            raise UserError(f"resources.{name.lower()}={wanted:g}{each}: this machine has {there:g}")

@@ -1,0 +1,132 @@
+"""Several workers for one distillation: this process leads, Ray actors follow."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import (
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from raydistill.bank import Bank
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset
+from raydistill.device import pick_device, use_threads
+from raydistill.errors import UserError
+from raydistill.method import Distiller
+from raydistill.method.workers import Workers
+from raydistill.run import matched
+
+PATIENCE = 300.0  # seconds until the followers' places must be free and their data there
+
+
+@contextmanager
+def team(
+    config: DistillConfig, data: Dataset, bank: Bank | None = None, cpus: float = 1, gpus: float = 0
+) -> Iterator[Workers | None]:
+    """Within it `config.workers` - 1 actors follow this process; None where it works alone. Ray must be running.
+
+    In a trial of a sweep they have the trial's own places (the bundles of its placement group, the first of which is
+    this process's), otherwise any in the cluster.
+
+    Args:
+        config: the settings of the run.
+        data: the real data, which each node gets once.
+        bank: the pretrained networks, likewise.
+        cpus, gpus: of each follower.
+
+    Raises:
+        UserError: there are no places for them, or they cannot begin.
+    """
+    if config.workers == 1:
+        yield None
+        return
+    trial_group = get_current_placement_group()
+    trial_group = get_current_placement_group()
+    bundle = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    group = trial_group or placement_group([bundle] * (config.workers - 1), strategy="SPREAD")
+    followers: list[Any] = []
+    try:
+        if not group.wait(PATIENCE):
+            free = ray.available_resources()
+            raise UserError(f"workers={config.workers}: the cluster has no free places for them, only {free}")
+        shared = ray.put((data.to_numpy(), bank and bank.to_numpy()))
+        own = 1 if trial_group else 0  # bundles that are this process's
+        for index in range(own, own + config.workers - 1):
+            place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+            actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=place)(Follower)
+            followers.append(actor.remote(config.model_dump(), shared, cpus))
+        _wait_until_ready(followers)
+        yield from _led(config, followers)
+    finally:
+        for follower in followers:
+            ray.kill(follower)
+        if trial_group is None:
+            remove_placement_group(group)
+
+
+def _wait_until_ready(followers: list[Any]) -> None:
+    try:
+        ray.get([follower.ready.remote() for follower in followers], timeout=PATIENCE)
+    except RayError as error:
+        reason = " ".join(str(error).split())[-300:]
+        raise UserError(f"workers={len(followers) + 1}: the others could not begin: {reason}") from error
+
+
+def _led(config: DistillConfig, followers: list[Any]) -> Iterator[Workers]:
+    """The group that this process leads."""
+    host = ray.util.get_node_ip_address()
+    port = _free_port()
+    for rank, follower in enumerate(followers, 1):
+        follower.follow.remote(rank, host, port)
+    workers = Workers(0, config.workers, host, port, pick_device(config.device))
+    try:
+        yield workers
+    finally:
+        with suppress(UserError):  # they are lost already
+            workers.order(Workers.END)
+        workers.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+class Follower:
+    """A process with the same sets as the leader, that trains its share of the networks.
+
+    Args:
+        config: the settings, as a plain mapping.
+        shared: the real data and the bank, as of their `to_numpy`.
+        threads: for torch.
+    """
+
+    def __init__(self, config: dict[str, Any], shared: tuple[Any, Any], threads: float) -> None:
+        use_threads(threads)
+        data, bank = shared
+        self.config = DistillConfig(**config)
+        self.device = pick_device(self.config.device)
+        self.data = Dataset.from_numpy(data).to(self.device)
+        self.bank = Bank.from_numpy(bank) if bank else None
+
+    def ready(self) -> bool:
+        """Answers as soon as the data are there."""
+        return True
+
+    def follow(self, rank: int, host: str, port: int) -> None:
+        """Joins the leader and obeys it."""
+        network, objective = matched(self.config, self.data, self.bank)
+        workers = Workers(rank, self.config.workers, host, port, self.device)
+        networks = self.bank.networks if self.bank is not None else None
+        distiller = Distiller(
+            self.config, network, self.data.train, self.data.num_classes, objective, networks, workers
+        )
+        workers.follow(distiller)

@@ -1,0 +1,131 @@
+"""Several workers in one run: the same result as one, to rounding; and what happens when one is lost."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from raydistill.cluster.connect import ray_running
+from raydistill.cluster.team import team
+from raydistill.config import DistillConfig
+from raydistill.distill import Watcher, distill
+from raydistill.errors import UserError
+from raydistill.run import Run
+from raydistill.sweep_config import Resources
+
+UPDATE = {"weights": "random", "train_nets": 4, "iterations": 4, "labels": "softmax", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def places():
+    """A Ray with places for three, whatever the machine has."""
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def config(small):
+    return small.model_copy(update=UPDATE)
+
+
+def learned(run):
+    return torch.cat([p.flatten() for p in (run.current.images, run.current.labels, run.current.learning_rates)])
+
+
+def test_two_workers_learn_what_one_learns(places, config, digits):
+    """Adam's steps are as long for a gradient of rounding errors: so the gradients are compared, then the losses."""
+    alone = Run(config, digits)
+    together = config.model_copy(update={"workers": 2})
+    with team(together, digits) as workers:
+        run = Run(together, digits, workers=workers)
+        images, labels = digits.train.images[:32], digits.train.labels[:32]
+        for other in (alone, run):
+            other.weights = torch.stack([other.distiller.initial_weights[0].sample(4, _stream())])
+        expected = alone.distiller._gradient(alone.weights, images, labels)
+        mine = [run.distiller._gradient(half, images, labels) for half in run.weights.chunk(2, 1)]
+        assert torch.allclose((mine[0] + mine[1]) / 2, expected, atol=1e-6)
+        metrics = run.advance()
+        assert metrics["loss"] == pytest.approx(alone.advance()["loss"], rel=1e-4)
+        change = (learned(run) - learned(alone)).abs()
+        assert (change > 1e-3).float().mean() < 0.01
+
+
+def _stream():
+    return torch.Generator().manual_seed(3)
+
+
+def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digits, tmp_path):
+    """Stopped and resumed: the followers have to get the leader's state, or the ends would differ."""
+    config = config.model_copy(update={"workers": 2})
+
+    class StopAt(Watcher):
+        def on_iteration(self, iteration):
+            if iteration == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    whole = distill(config, out=tmp_path / "whole", data=digits)
+    halted = distill(config, out=tmp_path / "halves", data=digits, watchers=(StopAt(),))
+    assert halted.metrics["iterations"] == 3
+    resumed = distill(out=tmp_path / "halves", resume=True, data=digits)
+    assert torch.equal(resumed.distilled.images, whole.distilled.images)
+    assert torch.equal(resumed.distilled.labels, whole.distilled.labels)
+    assert resumed.metrics["test_accuracy"] == whole.metrics["test_accuracy"]
+
+
+def test_a_lost_worker_is_said(places, config, digits):
+    config = config.model_copy(update={"workers": 2, "iterations": 50, "eval_every": 50})
+    with team(config, digits) as workers:
+        run = Run(config, digits, workers=workers)
+        killed = []
+
+        def kill(iteration):
+            if not killed:
+                [follower] = [pid for pid in processes(b"ray::Follower") if os.getpid() in ancestors(pid)]
+                os.kill(follower, signal.SIGKILL)
+                killed.append(follower)
+
+        with pytest.raises(UserError, match=r"workers=2: one of them was lost .*--resume"):
+            run.advance(tick=kill)
+
+
+def processes(name):
+    """Those whose command begins so; Ray names its processes after what they run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "cmdline").read_bytes().startswith(name):
+                found.append(int(path.name))
+    return found
+
+
+def ancestors(pid):
+    """The process that began this one, the one that began that, and so on."""
+    line = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        line.append(pid)
+    return line
+
+
+def test_too_many_for_the_cluster(places, config, digits, monkeypatch):
+    monkeypatch.setattr("raydistill.cluster.team.PATIENCE", 0.5)
+    config = config.model_copy(update={"workers": 4})
+    with pytest.raises(UserError, match="workers=4: the cluster has no free places"), team(config, digits, cpus=2):
+        pass
+
+
+@pytest.mark.parametrize("update", [{"train_nets": 3, "workers": 2}, {"weights": "fixed", "workers": 2}])
+def test_networks_must_be_shared_out(update):
+    with pytest.raises(ValueError, match="workers=2: train_nets="):
+        DistillConfig(**{"weights": "random"} | update)
+
+
+def test_resources_are_those_of_this_machine():
+    with pytest.raises(UserError, match=r"resources\.cpu=4000"), ray_running(Resources(cpu=4000)):
+        pass
