@@ -71,7 +71,7 @@ class Run:
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # the best of each so far
         self.seconds = 0.0
         self._loss_sum = torch.zeros(config.population, device=self.device)
-        self._loss_count = 0
+        self._loss_count = torch.zeros(config.population, device=self.device)
 
     @property
     def iteration(self) -> int:
@@ -108,24 +108,25 @@ class Run:
         while True:
             if self.workers is not None:
                 self.workers.order(self.workers.STEP)
-            self._loss_sum += self.distiller.step()
-            self._loss_count += 1
+            loss = self.distiller.step()
+            self._loss_sum += loss.nan_to_num(0.0, 0.0, 0.0)
+            self._loss_count += loss.isfinite()
             tick(self.iteration)
             if self.iteration % self.config.eval_every == 0 or self.done:
                 break
             if stop():
                 self.seconds += time.perf_counter() - begin
                 return None
-        losses = self._loss_sum / self._loss_count
-        loss = losses.nan_to_num(nan=torch.inf).min().item()  # waits for the device
+        losses = self._loss_sum / self._loss_count  # 0 / 0 where not one was finite
+        least = losses.nan_to_num(nan=torch.inf).min().item()  # waits for the device
         pace = (self.iteration - first) / (time.perf_counter() - begin)
         self._loss_sum.zero_()
-        self._loss_count = 0
-        if not math.isfinite(loss):
+        self._loss_count.zero_()
+        if not math.isfinite(least):
             raise Diverged(
-                f"the loss is {loss} at iteration {self.iteration}: a smaller outer_lr or inner_lr, or clip, would help"
+                f"the loss is {least} at iteration {self.iteration}: a smaller outer_lr or inner_lr, or clip, would help"
             )
-        metrics = self._validate() | {"loss": loss, "iterations_per_second": pace}
+        metrics = self._validate() | {"loss": least, "iterations_per_second": pace}
         self.seconds += time.perf_counter() - begin
         return metrics | {"seconds": self.seconds}
 
@@ -223,7 +224,7 @@ class Run:
         self.leader, self.best_member, self.member_metrics = state["members"]
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
-        self._loss_count = state["loss"][1]
+        self._loss_count.copy_(state["loss"][1])
 
 
 def matched(config: DistillConfig, data: Dataset, bank: Bank | None) -> tuple[Network, Objective]:

@@ -199,13 +199,23 @@ class RunningClip:
         self.mean_norm = torch.zeros(count, device=device)
 
     def __call__(self, gradients: Tensor) -> Tensor:
-        """The gradients, scaled down where they are too large."""
+        """The gradients, scaled down where they are too large; zero where they are not finite.
+
+        Once in a while training from some initial network explodes, and that iteration says nothing.
+        """
+        norms: Tensor = gradients.flatten(1).norm(dim=1)
+        finite = norms.isfinite()
+        gradients = torch.where(_beside(finite, gradients), gradients, 0.0)
         if self.multiple is None:
             return gradients
-        norms: Tensor = gradients.flatten(1).norm(dim=1)
+        norms = torch.where(finite, norms, 0.0)
         limit = torch.where(self.mean_norm > 0, self.mean_norm * self.multiple, norms)
         clipped = torch.minimum(norms, limit)
-        self.mean_norm.copy_(torch.where(self.mean_norm > 0, 0.98 * self.mean_norm + 0.02 * clipped, clipped))
-        scale = clipped / norms.clamp_min(1e-30)
-        clipped_gradients: Tensor = gradients * scale.view(-1, *[1] * (gradients.dim() - 1))
-        return clipped_gradients
+        mean = torch.where(self.mean_norm > 0, 0.98 * self.mean_norm + 0.02 * clipped, clipped)
+        self.mean_norm.copy_(torch.where(finite, mean, self.mean_norm))
+        return gradients * _beside(clipped / norms.clamp_min(1e-30), gradients)
+
+
+def _beside(values: Tensor, others: Tensor) -> Tensor:
+    """Values [P] as [P, 1, ...], to go with others [P, ...]."""
+    return values.view(-1, *[1] * (others.dim() - 1))

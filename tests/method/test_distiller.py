@@ -129,6 +129,30 @@ def test_running_clip_limits_an_outlier_and_only_that():
     assert torch.allclose(again[1], ones[1])  # nor touch the other one
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    for multiple in (2.0, None):
+        clip = RunningClip(multiple, 2, torch.device("cpu"))
+        ones = torch.ones(2, 2, 2)
+        clip(ones)
+        for bad in (torch.nan, torch.inf):
+            broken = ones.clone()
+            broken[0, 1, 1] = bad
+            assert torch.equal(clip(broken), torch.stack([torch.zeros(2, 2), torch.ones(2, 2)]))
+        assert torch.allclose(clip(ones), ones)
+
+
+def test_an_iteration_that_explodes_is_passed_over(small, digits):
+    """One bad network in between, as random weights bring them."""
+    distiller = make(small, digits)
+    distiller.step()
+    before = distiller.learned.detached()
+    distiller._apply(torch.full((1, 1 + sum(p.numel() for p in distiller.parameters.values())), torch.nan))
+    for _ in range(2):
+        assert distiller.step().isfinite().all()
+    assert distiller.learned.images.isfinite().all()
+    assert not torch.equal(distiller.learned.images, before.images)
+
+
 @pytest.mark.parametrize("rate", [1e-6, 1e-3, 0.02, 1.0, 30.0])
 def test_inverse_softplus(rate):
     raw = inverse_softplus(torch.tensor(rate))
