@@ -124,7 +124,7 @@ class Run:
         self._loss_count.zero_()
         if not math.isfinite(least):
             raise Diverged(
-                f"the loss is {least} at iteration {self.iteration}: a smaller outer_lr or inner_lr, or clip, would help"
+                f"the loss is {least} at iteration {self.iteration}: a smaller outer_lr or inner_lr would help"
             )
         metrics = self._validate() | {"loss": least, "iterations_per_second": pace}
         self.seconds += time.perf_counter() - begin
