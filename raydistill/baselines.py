@@ -19,7 +19,7 @@ from raydistill.neighbours import ByNeighbours, by_neighbours, neighbour_accurac
 from raydistill.networks import Network
 from raydistill.plain_sets import average_images, classes_for, kmeans_images
 
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)  # the fixed step sizes to choose from
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # the fixed step sizes to choose from
 DRAWS = 8  # sets of random images, and networks
 POOL = 5  # optimized real: the best of so many times as many draws, the top 20% of the paper
 POOL_NETWORKS = 4  # that judge each draw of the pool
@@ -122,14 +122,13 @@ class Baselines:
         objective: Objective = CLASSIFY,
         draws: int = DRAWS,
     ) -> None:
-        self.network, self.data, self.objective, self.draws = network, data, objective, draws
-        self.seed, self.device = seed, like.images.device
+        self.network, self.start, self.data, self.objective = network, start, data, objective
+        self.draws, self.seed, self.device = draws, seed, like.images.device
         self.raw_rates = like.raw_rates
         self.classes = classes_for(like.labels, self._generator("baseline classes"))
         self.wanted = objective.wanted(self.classes)
         self.labels = F.one_hot(self.wanted, like.labels.shape[-1]).to(like.labels)
         self.networks = start.held_out(draws, "baseline", seed).to(self.device)
-        self.pool_networks = start.sample(POOL_NETWORKS, named_generator(seed, "pool weights")).to(self.device)
         self.train = self._some(data.train, "training images")
         self.val = self._some(data.val, "validation images")
 
@@ -178,7 +177,8 @@ class Baselines:
 
         It is the mean over a few networks, others than those of the test, so that no set wins by a lucky network.
         """
-        trained = [train_networks(self.network, self._set(images, rate), self.pool_networks) for images in pool]
+        weights = self.start.sample(POOL_NETWORKS, named_generator(self.seed, "pool weights")).to(self.device)
+        trained = [train_networks(self.network, self._set(images, rate), weights) for images in pool]
         confusion, _ = confusions(self.network, torch.cat(trained), self.train, self.objective)
         return self.objective.measures(confusion)["accuracy"].view(len(pool), -1).mean(1)
 

@@ -16,7 +16,6 @@ from raydistill.shell import typed
 
 if TYPE_CHECKING:
     from raydistill.artifact import Artifact
-    from raydistill.config import DistillConfig
 
 app = typer.Typer(
     help="Distil data sets into a few synthetic images, and sweep for the best trade of accuracy and size.",
@@ -213,8 +212,9 @@ def baselines(
     """Test images that nobody learned (random, optimized, clustered, averaged), beside a distilled set's."""
     with one_line_errors(debug):
         begin = time.perf_counter()
-        wanted = _artifact_or_settings(source, overrides or [])
-        from raydistill.compare import compare
+        from raydistill.compare import compare, read_source
+
+        wanted = read_source(source, overrides or [])
         from raydistill.device import use_threads
         from raydistill.tables import baselines_table
 
@@ -224,20 +224,6 @@ def baselines(
         console.print(baselines_table(comparison))
         if as_json:
             _print_json(comparison.to_json() | {"seconds": time.perf_counter() - begin})
-
-
-def _artifact_or_settings(source: str | None, overrides: list[str]) -> "Artifact | DistillConfig":
-    """What an argument names: a YAML file or nothing are settings, anything else an artifact."""
-    from raydistill.config import DistillConfig
-    from raydistill.settings import read_yaml, validated, with_overrides
-
-    if source is None or source.endswith((".yaml", ".yml")) or Path(source).is_file():
-        return validated(DistillConfig, with_overrides(read_yaml(source) if source else {}, overrides))
-    if overrides:
-        raise UserError(f"--set {overrides[0]}: {source} is no YAML file, and an artifact has its own settings")
-    from raydistill.artifact import load
-
-    return load(source)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raydistill.artifact import Artifact
+from raydistill.artifact import Artifact, load
 from raydistill.bank import adapted
 from raydistill.baselines import Baselines, ByGradient, Judged
 from raydistill.config import DistillConfig
@@ -15,6 +15,7 @@ from raydistill.evaluate import evaluate_set, evaluation_plan, real_data_for
 from raydistill.method.objective import objective_of
 from raydistill.neighbours import by_neighbours
 from raydistill.run import Run
+from raydistill.settings import read_yaml, validated, with_overrides
 
 
 @dataclass(frozen=True)
@@ -77,3 +78,16 @@ def _compare_artifact(
     baselines = Baselines(network, start, distilled, data, config.seed, objective, draws)
     rows = {"distilled": Judged(ByGradient.of(result, None), near), **baselines.all()}
     return Comparison(rows, config, distilled.num_images)
+
+
+def read_source(name: str | None, overrides: list[str]) -> Artifact | DistillConfig:
+    """What a name stands for: of a YAML file, or none, settings with `overrides`; of anything else the artifact there.
+
+    Raises:
+        UserError: there is no such thing, or overrides come with an artifact.
+    """
+    if name is None or name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        return validated(DistillConfig, with_overrides(read_yaml(name) if name else {}, overrides))
+    if overrides:
+        raise UserError(f"--set {overrides[0]}: {name} is no YAML file, and an artifact has its own settings")
+    return load(name)

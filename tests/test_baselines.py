@@ -15,7 +15,7 @@ from raydistill.evaluate import Evaluation, score, train_networks
 from raydistill.method import DistilledSet
 from raydistill.method.objective import Objective
 from raydistill.method.rng import named_generator
-from raydistill.method.weights import FixedWeights, RandomWeights
+from raydistill.method.weights import BankWeights, FixedWeights, RandomWeights
 from raydistill.neighbours import by_neighbours, neighbour_accuracies
 from raydistill.networks import build_network
 from raydistill.plain_sets import average_images, classes_for, kmeans_images
@@ -111,9 +111,11 @@ def test_a_class_without_images_is_grey(digits):
 
 def test_classes_are_those_of_the_labels_where_they_are_balanced():
     generator = named_generator(0, "x")
-    onehot = torch.eye(10)[CLASSES]
-    assert torch.equal(classes_for(onehot, generator), CLASSES)
-    assert torch.equal(classes_for(onehot.lerp(torch.rand(10), 0.2), generator), CLASSES)  # soft ones too
+    classes = CLASSES.flatten()[torch.randperm(60, generator=generator)].view(3, 20)
+    onehot = torch.eye(10)[classes]
+    assert torch.equal(classes_for(onehot, generator), classes)
+    soft = onehot.lerp(torch.rand(10, generator=generator), 0.2)
+    assert torch.equal(classes_for(soft, generator), classes)
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (2, 4), (3, 7), (1, 10), (2, 15)])
@@ -230,6 +232,18 @@ def test_worth_is_that_on_training_images(digits, network, like):
         distilled = DistilledSet.from_rates(images, like.labels, torch.full((2, 3), 0.1))
         alone = [score(network, train_networks(network, distilled, w[None]), digits.train)[0] for w in weights]
         assert value.item() == pytest.approx(torch.cat(alone).mean().item(), abs=1e-3)
+
+
+def test_pools_are_judged_by_networks_of_a_bank_that_do_not_test(digits, network, like):
+    networks = network.initial_weights(10, named_generator(0, "bank"))
+    others = torch.cat([networks[:5], torch.randn_like(networks[5:])])
+    worths = []
+    for bank in (networks, others):
+        baselines = Baselines(network, BankWeights(bank, 2, 3), like, digits, draws=4)
+        worths.append(baselines.worth_by_gradient(baselines.random_sets(2, "x"), 0.1))
+    assert torch.equal(*worths)
+    assert baselines.judged(baselines.random_sets(4, "x")).gradient.nets == 4
+    assert baselines.judged(baselines.random_sets(1, "x")).gradient.nets == 3  # all that are held out
 
 
 def test_nothing_is_chosen_by_the_test_set(digits, network, like, start):
