@@ -90,6 +90,7 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
         "width",
         "depth",
         "init",
+        "init_gain",
         "weights",
         "objective",
         "attack_class",
