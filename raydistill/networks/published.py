@@ -77,7 +77,9 @@ def _published(network: str) -> dict[str, Tensor]:
             f"bank=published: {weights.url} cannot be downloaded ({why}); put it into {file.parent} (TORCH_HOME)"
         ) from error
     try:
-        module.load_state_dict({_current_name(name): t for name, t in state.items()}, strict=False, assign=True)
+        for name in [name for name in state if _current_name(name) != name]:
+            state[_current_name(name)] = state.pop(name)  # and not a new dict: this one also holds versions
+        module.load_state_dict(state, strict=False, assign=True)
         tensors = {name: tensor.detach() for name, tensor in named_tensors(module)}
         missing = [name for name, tensor in tensors.items() if tensor.is_meta]
     except (AttributeError, RuntimeError, TypeError) as error:
