@@ -84,7 +84,8 @@ class DistillConfig(DataSettings, NetworkSettings):
     """fixed: one initial network, known beforehand. random: the set must work for any draw of initial weights. Either
     from the initialiser, or _pretrained: from a `bank`."""
     bank: str | None = None
-    """Folder of pretrained networks, as `raydistill pretrain` makes it."""
+    """Folder of pretrained networks, as `raydistill pretrain` makes it. Or published: the weights that torchvision
+    publishes for network=torchvision:NAME, with a last layer drawn from `init`."""
 
     # -- what is learned -----------------------------------------------------------------------------------------
     images_per_class: int = Field(1, ge=1)
@@ -155,7 +156,11 @@ class DistillConfig(DataSettings, NetworkSettings):
                 f"workers={self.workers}: train_nets={self.train_nets}, which they share, must be a multiple"
             )
         if self.pretrained and self.bank is None:
-            raise ValueError(f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes")
+            raise ValueError(
+                f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes, or bank=published"
+            )
+        if self.published and self.objective == "attack":
+            raise ValueError("objective=attack needs networks that know the classes; those of bank=published do not")
         if not self.pretrained and self.bank is not None:
             raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
         if not self.pretrained and self.objective != "classify":
@@ -173,6 +178,16 @@ class DistillConfig(DataSettings, NetworkSettings):
     def pretrained(self) -> bool:
         """Whether the initial weights come from a bank."""
         return self.weights.endswith("_pretrained")
+
+    @property
+    def published(self) -> bool:
+        """Whether the initial weights are those that torchvision publishes."""
+        return self.pretrained and self.bank == "published"
+
+    @property
+    def bank_folder(self) -> str | None:
+        """Where the bank lies that the initial weights come from, if they come from one."""
+        return None if self.bank == "published" else self.bank
 
     @property
     def one_network(self) -> bool:

@@ -26,10 +26,10 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def tiny_classifiers() -> None:
-    """Enters tiny_norm (with batch normalisation), tiny_plain and tiny_vit into torchvision's list of classifiers."""
+    """Enters tiny_norm (with batch normalisation, and published), tiny_plain and tiny_vit into torchvision's list."""
     from torch import nn
     from torchvision import models
-    from torchvision.models._api import register_model
+    from torchvision.models._api import Weights, WeightsEnum, register_model
     from torchvision.models.resnet import BasicBlock
 
     def residual(norm, num_classes):
@@ -39,8 +39,14 @@ def tiny_classifiers() -> None:
             nn.Flatten(), nn.Linear(6, num_classes),
         )  # fmt: skip
 
+    class TinyWeights(WeightsEnum):
+        DEFAULT = Weights("https://download.pytorch.org/models/tiny-01234567.pth", None, {"categories": ["a", "b"]})
+
+    def tiny_norm(*, weights: TinyWeights | None = None, num_classes: int) -> nn.Module:
+        return residual(nn.BatchNorm2d, num_classes)
+
     makers = {
-        "tiny_norm": lambda num_classes, weights=None: residual(nn.BatchNorm2d, num_classes),
+        "tiny_norm": tiny_norm,
         "tiny_plain": lambda num_classes, weights=None: residual(nn.Identity, num_classes),
         "tiny_vit": lambda num_classes, weights=None: models.VisionTransformer(
             8, 4, 1, 2, 8, 16, num_classes=num_classes

@@ -5,15 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from raydistill.config import NetworkSettings
+from raydistill.config import DistillConfig, NetworkSettings
 from raydistill.errors import UserError
 from raydistill.networks.alexcifarnet import AlexCifarNet
 from raydistill.networks.convnet import ConvNet
 from raydistill.networks.functional import Network
 from raydistill.networks.initialisers import Initialiser
 from raydistill.networks.lenet import LeNet
+from raydistill.networks.published import PublishedWeights
 from raydistill.networks.pure import Pure
-from raydistill.networks.torchvision_models import PREFIX, check_fits, is_published, torchvision_module
+from raydistill.networks.torchvision_models import PREFIX, check_fits, torchvision_module
 
 Shape = tuple[int, int, int]
 
@@ -34,15 +35,22 @@ def build_network(config: NetworkSettings, image_shape: Shape, num_classes: int)
         raise UserError(f"dataset: has {num_classes} class; only two or more can be told apart")
     outputs = 1 if num_classes == 2 else num_classes
     dtype = torch.bfloat16 if config.precision == "bfloat16" else None
+    published = isinstance(config, DistillConfig) and config.published
     if config.network.startswith(PREFIX):
-        module = torchvision_module(config, outputs)
-        initialiser = None if is_published(config) else Initialiser(module, config.init, config.init_gain)
-        network = Network(module, initialiser, dtype, within=Pure())
+        module = torchvision_module(config.network, outputs, published)
+        draws = (
+            PublishedWeights(config.network, module, config.init, config.init_gain)
+            if published
+            else Initialiser(module, config.init, config.init_gain)
+        )
+        network = Network(module, draws, dtype, within=Pure())
         check_fits(network, config.network, image_shape)
         return network
     if config.network not in NETWORKS:
         known = ", ".join([*NETWORKS, f"{PREFIX}NAME"])
         raise UserError(f"network={config.network}: there is no such network (there are {known})")
+    if published:
+        raise UserError(f"bank=published: is for network={PREFIX}NAME; nobody publishes weights of {config.network}")
     try:
         module = NETWORKS[config.network](image_shape, outputs, config)
     except ValueError as error:

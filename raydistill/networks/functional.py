@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from raydistill.networks.initialisers import Initialiser, named_tensors
+from raydistill.networks.initialisers import Draws, named_tensors
 
 
 class Network:
@@ -23,7 +23,7 @@ class Network:
 
     Args:
         module: the network; its weights do not matter.
-        initialiser: draws initial weights of the module; None where they come from elsewhere.
+        initialiser: draws initial weights of the module; None if none are wanted.
         dtype: to compute in; weights and images are rounded to it and logits come back in theirs. None for as given.
         within: a context to run the module in.
     """
@@ -31,7 +31,7 @@ class Network:
     def __init__(
         self,
         module: nn.Module,
-        initialiser: Initialiser | None = None,
+        initialiser: Draws | None = None,
         dtype: torch.dtype | None = None,
         within: AbstractContextManager[Any] | None = None,
     ) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,14 @@ LAYERS = (nn.Conv2d, nn.Linear)  # whose own distribution `default` is
 
 # What `gain` stands for where none is given: a factor of the deviation, the deviation itself, or the value.
 GAINS = {"xavier": 1.0, "kaiming": math.sqrt(2), "normal": 0.02, "orthogonal": 1.0, "constant": 0.02}
+
+
+class Draws(Protocol):
+    """A distribution of the weights of networks of one structure."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` independent draws [count, P], on the generator's device."""
+        ...
 
 
 class Initialiser:

@@ -1,52 +1,62 @@
 """The weights that torchvision publishes for its classifiers."""
 
 import contextlib
+import functools
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from raydistill.config import DistillConfig
 from raydistill.errors import UserError
-from raydistill.networks.functional import Network
 from raydistill.networks.initialisers import Initialiser, named_tensors
 from raydistill.networks.torchvision_models import PREFIX, structure
 
 
-def published_weights(config: DistillConfig, network: Network, generator: torch.Generator, count: int) -> Tensor:
-    """Initial weights with everything as torchvision published it but the last layer, which is drawn anew.
+class PublishedWeights:
+    """Draws networks with everything as torchvision published it but the last layer, which is drawn anew.
 
-    That layer tells other classes apart than ours, even where there are as many; it is drawn from `config.init`, so
-    that several networks differ in it alone. The published networks saw images normalised by ImageNet's mean and
-    deviation, and ours are normalised by their own data's: the two agree for photographs, roughly.
+    That layer tells other classes apart than ours, even where there are as many; it is drawn by an initialiser, so that
+    several networks differ in it alone. The published networks saw images normalised by ImageNet's mean and deviation,
+    and ours are normalised by their own data's: for photographs the two agree, roughly.
 
     Args:
-        config: the settings of the network.
-        network: what `build_network` made of them, for bank=published.
-        generator: of the last layer's draws.
-        count: how many networks, N.
-
-    Returns:
-        [N, P], on the generator's device. They are downloaded at first, to torch.hub's folder (TORCH_HOME).
-
-    Raises:
-        UserError: no weights are published, or they cannot be downloaded or read.
+        network: torchvision:NAME.
+        module: that network, for the number of outputs wanted.
+        init: distribution of the last layer.
+        gain: its gain; None for the usual.
     """
-    if not config.network.startswith(PREFIX):
-        raise UserError(
-            f"bank=published: is for network={PREFIX}NAME; there are no published weights of {config.network}"
-        )
-    state = _published(config.network)
-    head = _last_layer(config.network)
-    initialiser = Initialiser(network.module.get_submodule(head), config.init, config.init_gain)
-    names = [name for name in network.shapes if name.rpartition(".")[0] == head]
-    sizes = [network.module.get_parameter(name).numel() for name in names]
-    drawn = dict(zip(names, initialiser.draw(count, generator).split(sizes, 1), strict=True))
-    copied = {name: state[name].flatten().expand(count, -1) for name in network.shapes if name not in drawn}
-    return torch.cat([(drawn | copied)[name].to(generator.device) for name in network.shapes], 1)
+
+    def __init__(self, network: str, module: nn.Module, init: str, gain: float | None = None) -> None:
+        self.network = network
+        self.names = [name for name, _ in named_tensors(module)]
+        self.last = _last_layer(network)
+        self.initialiser = Initialiser(module.get_submodule(self.last), init, gain)
+        self.last_sizes = {
+            f"{self.last}.{name}": tensor.numel() for name, tensor in named_tensors(module.get_submodule(self.last))
+        }
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` draws [count, P], on the generator's device.
+
+        The published weights are downloaded the first time, to torch.hub's folder (TORCH_HOME).
+
+        Raises:
+            UserError: no weights are published, or they cannot be downloaded or read.
+        """
+        last = self.initialiser.draw(count, generator).split(list(self.last_sizes.values()), 1)
+        drawn = dict(zip(self.last_sizes, last, strict=True))
+        parts = [drawn[name] if name in drawn else self._copied(name, count, generator.device) for name in self.names]
+        return torch.cat(parts, 1)
+
+    def _copied(self, name: str, count: int, device: torch.device) -> Tensor:
+        return self._published[name].to(device).flatten().expand(count, -1)
+
+    @functools.cached_property
+    def _published(self) -> dict[str, Tensor]:
+        return published(self.network)
 
 
 def _last_layer(network: str) -> str:
@@ -56,8 +66,12 @@ def _last_layer(network: str) -> str:
     return path
 
 
-def _published(network: str) -> dict[str, Tensor]:
-    """Parameters and statistics by name, as published, for as many classes as these were trained on."""
+def published(network: str) -> dict[str, Tensor]:
+    """Parameters and statistics by name, as published, for as many classes as these were trained on.
+
+    Raises:
+        UserError: there are none, or they cannot be downloaded or read.
+    """
     from torchvision import models
 
     try:

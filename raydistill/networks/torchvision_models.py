@@ -12,48 +12,38 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raydistill.config import DistillConfig, NetworkSettings
 from raydistill.errors import UserError
 from raydistill.networks.functional import Network
 from raydistill.networks.initialisers import STATISTICS
 
 PREFIX = "torchvision:"
-PUBLISHED = "published"  # as config.bank
 WITH_AUXILIARY = ("googlenet", "inception_v3")  # have classifiers half-way, for training
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
-def torchvision_module(config: NetworkSettings, outputs: int) -> nn.Module:
-    """The classifier that `config.network` names.
+def torchvision_module(network: str, outputs: int, published: bool) -> nn.Module:
+    """The classifier torchvision:NAME with this many outputs, for published weights or for others.
 
     Raises:
         UserError: there is no such classifier, or it cannot be a pure function of weights.
     """
-    published = is_published(config)
-    module = structure(config.network, outputs, published)
+    module = structure(network, outputs, published)
     if others := [
         name for name, _ in module.named_buffers() if not name.endswith((*STATISTICS, "num_batches_tracked"))
     ]:
-        raise UserError(
-            f"network={config.network}: keeps tables ({others[0]}) besides its weights; use another network"
-        )
+        raise UserError(f"network={network}: keeps tables ({others[0]}) besides its weights; use another network")
     if not any(isinstance(m, BATCH_NORM) for m in module.modules()):
         return module
     if not published:
         raise UserError(
-            f"network={config.network}: has batch normalisation, whose statistics are of the data it was trained on; "
-            f"use weights=fixed_pretrained with bank={PUBLISHED}, or a network without it"
+            f"network={network}: has batch normalisation, whose statistics are of the data it was trained on; "
+            f"use weights=fixed_pretrained with bank=published, or a network without it"
         )
     logging.getLogger("raydistill").warning(
         "network=%s: its batch normalisation keeps the published statistics, they do not follow the images",
-        config.network,
+        network,
     )
     return module
-
-
-def is_published(config: NetworkSettings) -> bool:
-    """Whether the initial weights are those that torchvision publishes."""
-    return isinstance(config, DistillConfig) and config.pretrained and config.bank == PUBLISHED
 
 
 def structure(network: str, outputs: int, published: bool = False) -> nn.Module:

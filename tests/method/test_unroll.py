@@ -25,9 +25,8 @@ PROBLEMS = [
 def problem(request, tiny_classifiers):
     """A network, a distilled set, initial weights [P], and an objective, all in float64."""
     name, shape = request.param
-    config = DistillConfig(network=name, width=8, depth=2)
-    if name.endswith("_norm"):
-        config = config.model_copy(update={"weights": "fixed_pretrained", "bank": "published"})
+    published = {"weights": "fixed_pretrained", "bank": "published"} if name.endswith("_norm") else {}
+    config = DistillConfig(network=name, width=8, depth=2, **published)
     network = build_network(config, shape, CLASSES)
     generator = named_generator(3, "test")
     images = torch.randn(STEPS, 5, *shape, generator=generator).double()
@@ -139,8 +138,8 @@ def test_training_equals_torch_sgd(problem):
 
 
 def test_statistics_of_batch_normalisation_stay(tiny_classifiers):
-    config = DistillConfig(network="torchvision:tiny_norm", bank="published")
-    network = build_network(config.model_copy(update={"weights": "fixed_pretrained"}), (3, 8, 8), 4)
+    config = DistillConfig(network="torchvision:tiny_norm", weights="fixed_pretrained", bank="published")
+    network = build_network(config, (3, 8, 8), 4)
     generator = named_generator(3, "test")
     weights = initial_weights(network, generator)
     images = torch.randn(2, 4, 3, 8, 8, generator=generator)

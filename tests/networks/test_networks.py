@@ -129,5 +129,5 @@ def test_two_classes_have_one_output_less():
 
 
 def test_one_class_is_refused():
-    with pytest.raises(UserError, match="dataset=digits: has 1 class"):
+    with pytest.raises(UserError, match="dataset: has 1 class"):
         build_network(DistillConfig(), (1, 8, 8), 1)

@@ -8,7 +8,6 @@ from raydistill.config import DistillConfig
 from raydistill.errors import UserError
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
-from raydistill.networks.published import published_weights
 
 FILES = {
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",
@@ -20,8 +19,8 @@ HEADS = {"squeezenet1_1": "classifier.1", "shufflenet_v2_x0_5": "fc", "mnasnet0_
 
 
 def config_of(name, **update):
-    published = {"weights": "fixed_pretrained", "bank": "published"}
-    return DistillConfig(network=f"torchvision:{name}").model_copy(update=published | update)
+    about = {"network": f"torchvision:{name}", "weights": "fixed_pretrained", "bank": "published"}
+    return DistillConfig(**about | update)
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def publish(hub, name, old_format=False):
 
 def weights_of(config, classes=7, count=1, size=64, name="w"):
     network = build_network(config, (3, size, size), classes)
-    return network, published_weights(config, network, named_generator(0, name), count)
+    return network, network.initial_weights(count, named_generator(0, name))
 
 
 @pytest.mark.parametrize(
@@ -155,5 +154,36 @@ def test_what_cannot_be_read_is_said(hub, write, words):
 def test_networks_without_published_weights(hub, tiny_classifiers):
     with pytest.raises(UserError, match="publishes no weights of network=torchvision:tiny_plain"):
         weights_of(config_of("tiny_plain"), size=8)
-    with pytest.raises(UserError, match="no published weights of lenet"):
+    with pytest.raises(
+        UserError, match="bank=published: is for network=torchvision:NAME; nobody publishes weights of lenet"
+    ):
         weights_of(config_of("lenet", network="lenet"), size=8)
+
+
+@pytest.mark.parametrize("weights", ["fixed_pretrained", "random_pretrained"])
+def test_from_start_to_end(hub, tiny_classifiers, tmp_path, weights):
+    """Distil for a published network with batch normalisation, save, load, test."""
+    from raydistill import distill, evaluate, load
+
+    module = models.get_model("tiny_norm", weights=None, num_classes=2)
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand(buffer.shape, generator=named_generator(0, name)) + 0.5)
+    torch.save(module.state_dict(), hub / "tiny-01234567.pth")
+    config = config_of(
+        "tiny_norm", weights=weights, channels=3, iterations=4, eval_every=2, batch_size=16, val_nets=2, test_nets=3
+    )
+    made = distill(config, out=tmp_path / "run")
+    artifact = load(tmp_path / "run" / "best.distilled")
+    same = evaluate(artifact)
+    assert same.accuracy == pytest.approx(made.metrics["test_accuracy"], abs=1e-6)
+    assert same.nets == (1 if weights == "fixed_pretrained" else 3)
+    if artifact.weights is not None:
+        module = models.get_model("tiny_norm", weights=None, num_classes=10)
+        module.load_state_dict(artifact.weights)
+        assert torch.equal(module[1].running_var, torch.load(hub / "tiny-01234567.pth")["1.running_var"])
+    other = evaluate(artifact, weights="random_pretrained", bank="published", nets=2, seed=1)
+    assert other.nets == 2
+    assert evaluate(artifact, network="lenet", nets=2).nets == 2
+    with pytest.raises(UserError, match="has batch normalisation"):
+        evaluate(artifact, weights="random", nets=2)
