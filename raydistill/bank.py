@@ -177,9 +177,9 @@ def adapted(config: DistillConfig) -> DistillConfig:
     Raises:
         UserError: there is no such bank.
     """
-    if config.objective != "adapt" or config.bank is None:
+    if config.objective != "adapt" or config.bank_folder is None:
         return config
-    channels, size, _ = read_manifest(config.bank)[0].image_shape
+    channels, size, _ = read_manifest(config.bank_folder)[0].image_shape
     update = {"image_size": config.image_size or size, "channels": config.channels or channels}
     return config.model_copy(update=update)
 

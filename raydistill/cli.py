@@ -108,7 +108,7 @@ def evaluate(
     weights: Annotated[
         str | None, typer.Option(help="fixed, random or random_pretrained [default: as distilled].")
     ] = None,
-    bank: Annotated[str | None, typer.Option(help="Another bank of pretrained networks.")] = None,
+    bank: Annotated[str | None, typer.Option(help="Another bank of pretrained networks, or published.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Another number of passes over the set.")] = None,
     nets: Annotated[
         int | None, typer.Option(help="Networks to average over [default: the config's test_nets].")

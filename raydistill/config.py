@@ -4,7 +4,7 @@ A setting is a field: typed, documented where it stands, checked when it is made
 sweep are in `raydistill.sweep_config`, how they are read is in `raydistill.settings`.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,18 +39,30 @@ class NetworkSettings(Settings):
     """The network, and how it is computed."""
 
     network: str = "lenet"
-    """lenet, alexcifarnet or convnet."""
+    """lenet, alexcifarnet, convnet, or torchvision:NAME, as torchvision:alexnet."""
     width: int = Field(128, ge=1)
     """Channels of a convnet."""
     depth: int = Field(3, ge=1)
     """Blocks of a convnet; each halves the image."""
-    init: Literal["xavier", "kaiming", "normal"] = "xavier"
-    """Distribution of the initial weights; biases start at zero."""
+    init: Literal["xavier", "kaiming", "normal", "orthogonal", "zero", "one", "constant", "default"] = "xavier"
+    """Distribution of the initial weights (raydistill/networks/initialisers.py). Biases start at zero, except with
+    default, which is what torch's own layers draw."""
+    init_gain: float | None = Field(None, allow_inf_nan=False)
+    """Of xavier (1), kaiming (sqrt 2) and orthogonal (1) the gain, of normal (0.02) the standard deviation, of constant
+    (0.02) the value; in brackets what null stands for. zero, one and default take none."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the networks: exact float32; tf32, products with 10-bit mantissas on a GPU; bfloat16, everything
     between weights and logits. What is learned, and its gradient, stay float32."""
+
+    @model_validator(mode="after")
+    def _gain_means_something(self) -> Self:
+        if self.init_gain is not None and self.init in ("zero", "one", "default"):
+            raise ValueError(f"init_gain={self.init_gain}: init={self.init} takes none, leave it null")
+        if self.init_gain is not None and self.init_gain <= 0 and self.init != "constant":
+            raise ValueError(f"init_gain={self.init_gain}: should be greater than 0 for init={self.init}")
+        return self
 
 
 class DistillConfig(DataSettings, NetworkSettings):
@@ -72,7 +84,8 @@ class DistillConfig(DataSettings, NetworkSettings):
     """fixed: one initial network, known beforehand. random: the set must work for any draw of initial weights. Either
     from the initialiser, or _pretrained: from a `bank`."""
     bank: str | None = None
-    """Folder of pretrained networks, as `raydistill pretrain` makes it."""
+    """Folder of pretrained networks, as `raydistill pretrain` makes it. Or published: the weights that torchvision
+    publishes for network=torchvision:NAME, with a last layer drawn from `init`."""
 
     # -- what is learned -----------------------------------------------------------------------------------------
     images_per_class: int = Field(1, ge=1)
@@ -143,7 +156,11 @@ class DistillConfig(DataSettings, NetworkSettings):
                 f"workers={self.workers}: train_nets={self.train_nets}, which they share, must be a multiple"
             )
         if self.pretrained and self.bank is None:
-            raise ValueError(f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes")
+            raise ValueError(
+                f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes, or bank=published"
+            )
+        if self.published and self.objective == "attack":
+            raise ValueError("objective=attack needs networks that know the classes; those of bank=published do not")
         if not self.pretrained and self.bank is not None:
             raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
         if not self.pretrained and self.objective != "classify":
@@ -161,6 +178,16 @@ class DistillConfig(DataSettings, NetworkSettings):
     def pretrained(self) -> bool:
         """Whether the initial weights come from a bank."""
         return self.weights.endswith("_pretrained")
+
+    @property
+    def published(self) -> bool:
+        """Whether the initial weights are those that torchvision publishes."""
+        return self.pretrained and self.bank == "published"
+
+    @property
+    def bank_folder(self) -> str | None:
+        """Where the bank lies that the initial weights come from, if they come from one."""
+        return None if self.bank == "published" else self.bank
 
     @property
     def one_network(self) -> bool:

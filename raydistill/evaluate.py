@@ -82,7 +82,8 @@ def evaluate(
         network: another network than the one it was distilled for.
         weights: "fixed", "random" or "random_pretrained"; by default as it was distilled, and random for another
             network.
-        bank: another bank of pretrained networks than the one it was distilled with; all of its networks are used.
+        bank: another bank of pretrained networks than the one it was distilled with; all of its networks are used. Or
+            "published".
         epochs: another number of passes over the set; the learned step sizes are used again from the first.
         nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
         seed: of the random weights; no training ever uses these draws.
@@ -144,9 +145,10 @@ def evaluation_plan(
     if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
         reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
         raise UserError(f"nets={nets}: {reason}")
-    config = config.model_copy(update={"network": network or config.network, "weights": weights})
+    update = {"network": network or config.network, "weights": weights, "bank": bank or config.bank}
+    config = config.model_copy(update=update)
     model = build_network(config, artifact.image_shape, len(artifact.class_names))
-    if weights == "random":
+    if weights == "random" or (weights == "random_pretrained" and config.published):
         return config, model, RandomWeights(model)
     if weights == "random_pretrained":
         return config, model, _networks_of_bank(artifact, config, model, nets, bank)
@@ -163,9 +165,7 @@ def _networks_of_bank(
     if where is None:
         raise UserError("weights=random_pretrained: needs bank=FOLDER (--bank), the artifact was made without one")
     bank = load_bank(where)
-    check_bank(
-        bank.manifest, config.model_copy(update={"bank": where}), artifact.class_names, artifact.image_shape, model
-    )
+    check_bank(bank.manifest, config, artifact.class_names, artifact.image_shape, model)
     known = bank.fingerprint == artifact.provenance.get("bank")
     if not known and path is None:
         raise UserError(f"bank={where}: is not the bank it was when the set was made; to test on all of it, use --bank")

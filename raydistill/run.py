@@ -52,7 +52,7 @@ class Run:
         self.device = pick_device(config.device)
         use_precision(config.precision, self.device)
         self.data = data.to(self.device)
-        self.bank = bank or (load_bank(config.bank) if config.bank else None)
+        self.bank = bank or (load_bank(config.bank_folder) if config.bank_folder else None)
         self.network, self.objective = matched(config, data, self.bank)
         self.workers = workers
         self.distiller = Distiller(

@@ -24,6 +24,39 @@ def digits() -> Dataset:
     return load_dataset(DistillConfig(dataset="digits"))
 
 
+@pytest.fixture(scope="session")
+def tiny_classifiers() -> None:
+    """Enters tiny_norm (with batch normalisation, and published), tiny_plain and tiny_vit into torchvision's list."""
+    from torch import nn
+    from torchvision import models
+    from torchvision.models._api import Weights, WeightsEnum, register_model
+    from torchvision.models.resnet import BasicBlock
+
+    def residual(norm, num_classes):
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), norm(4), nn.ReLU(inplace=True), BasicBlock(4, 4, norm_layer=norm),
+            nn.Dropout(), nn.Conv2d(4, 6, 1), nn.Hardswish(inplace=True), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(6, num_classes),
+        )  # fmt: skip
+
+    class TinyWeights(WeightsEnum):
+        DEFAULT = Weights("https://download.pytorch.org/models/tiny-01234567.pth", None, {"categories": ["a", "b"]})
+
+    def tiny_norm(*, weights: TinyWeights | None = None, num_classes: int) -> nn.Module:
+        return residual(nn.BatchNorm2d, num_classes)
+
+    makers = {
+        "tiny_norm": tiny_norm,
+        "tiny_plain": lambda num_classes, weights=None: residual(nn.Identity, num_classes),
+        "tiny_vit": lambda num_classes, weights=None: models.VisionTransformer(
+            8, 4, 1, 2, 8, 16, num_classes=num_classes
+        ),
+    }
+    for name, make in makers.items():
+        make.__module__ = f"torchvision.models.{name}"  # by which torchvision tells classifiers from the rest
+        register_model(name)(make)
+
+
 @pytest.fixture
 def small() -> DistillConfig:
     """Seconds, not minutes."""

@@ -201,10 +201,10 @@ def test_help_loads_neither_torch_nor_ray():
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
-def test_the_method_does_not_need_ray():
+def test_the_method_needs_no_ray_and_loads_no_torchvision():
     script = """
 import sys
-sys.modules["ray"] = sys.modules["optuna"] = None
+sys.modules["ray"] = sys.modules["optuna"] = sys.modules["torchvision"] = None
 import raydistill, raydistill.method, raydistill.data, raydistill.networks, raydistill.evaluate
 from raydistill import DistillConfig, DistilledSet, distill, evaluate, load, save
 assert callable(evaluate) and callable(distill), evaluate

@@ -231,6 +231,11 @@ def test_source_and_target_with_other_classes(small, digits, bank):
         ({"bank": "b"}, "bank=b needs weights=fixed_pretrained or random_pretrained"),
         ({"objective": "adapt"}, "objective=adapt needs weights=fixed_pretrained"),
         ({"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}, "needs attack_class and attack_target"),
+        (
+            {"weights": "fixed_pretrained", "bank": "published", "objective": "attack"}
+            | {"attack_class": 1, "attack_target": 2},
+            "those of bank=published do not",
+        ),
         ({"attack_class": 1}, "only it takes them"),
         ({"images_per_step": 5, "images_per_class": 2}, "set only one of them"),
         ({"label_lr": 0.1}, "label_lr needs labels=softmax or free"),

@@ -80,13 +80,14 @@ def initial_weights(
 ) -> InitialWeights:
     """Where the config says that initial weights come from.
 
-    Fixed ones are drawn here, by the seed; of a bank [M, W] the seed chooses one.
+    Fixed ones are drawn here, by the seed; of a bank [M, W] the seed chooses one. Published ones the network draws
+    itself.
 
     Raises:
         UserError: the bank is too small.
     """
-    if not config.pretrained:
-        if config.weights == "random":
+    if not config.pretrained or config.published:
+        if not config.one_network:
             return RandomWeights(network)
         return FixedWeights(network.initial_weights(1, named_generator(config.seed, "fixed weights", device))[0])
     if bank is None:

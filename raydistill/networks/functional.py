@@ -1,35 +1,54 @@
 """An ordinary torch network seen as a function of its weights."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from raydistill.networks.initialisers import Draws, named_tensors
 
 
 class Network:
     """logits [B, K] = network(weights [P], images [B, C, H, W]).
 
     All weights are one flat vector, in the order of the module's `named_parameters`, so that an inner step is one
-    tensor operation and N networks are a matrix [N, P] under `torch.vmap`.
+    tensor operation and N networks are a matrix [N, P] under `torch.vmap`. Statistics of batch normalisation come last
+    in it.
+
+    For two classes the module has one output z, the second class's logit, and the logits are 0 and z: their
+    cross-entropy is the binary cross-entropy with logits of z (Wang et al. 2018), and all else is as for more classes.
 
     Args:
         module: the network; its weights do not matter.
-        init: name of an initialiser.
+        initialiser: draws initial weights of the module; None if none are wanted.
         dtype: to compute in; weights and images are rounded to it and logits come back in theirs. None for as given.
+        within: a context to run the module in.
     """
 
-    def __init__(self, module: nn.Module, init: str = "xavier", dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        initialiser: Draws | None = None,
+        dtype: torch.dtype | None = None,
+        within: AbstractContextManager[Any] | None = None,
+    ) -> None:
         self.dtype = dtype
+        self.within = within or nullcontext()
         self.module = module.to("meta")  # only its structure counts: the weights always come from outside
-        self.shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(module)}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self.mean, self.std = _moments(module, init)
+        self.initialiser = initialiser
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits [B, K]; differentiable in both arguments, any number of times."""
         dtype = self.dtype or images.dtype
-        logits: Tensor = functional_call(self.module, self.unflatten(weights.to(dtype)), (images.to(dtype),))
+        with self.within:
+            logits: Tensor = functional_call(self.module, self.unflatten(weights.to(dtype)), (images.to(dtype),))
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], 1)
         return logits.to(images.dtype)
 
     @property
@@ -38,40 +57,12 @@ class Network:
         return sum(self.sizes)
 
     def unflatten(self, weights: Tensor) -> dict[str, Tensor]:
-        """The weights [P] as the module's named parameters: views, ready for its `load_state_dict`."""
+        """The weights [P] by the names of the module's `state_dict`: views, ready for its `load_state_dict`."""
         parts = weights.split(self.sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def initial_weights(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` draws of initial weights, [count, P], on the generator's device."""
-        noise = torch.randn(count, self.num_weights, generator=generator, device=generator.device)
-        return torch.addcmul(self.mean.to(noise.device), noise, self.std.to(noise.device))
-
-
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d, nn.BatchNorm2d)
-
-
-def _moments(module: nn.Module, init: str) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [P] of each initial weight.
-
-    Matrices and filters have mean 0 and the deviation of `INITIALISERS`; biases are 0 and the gains of
-    normalisation layers 1, without noise.
-    """
-    gains = {id(m.weight) for m in module.modules() if isinstance(m, NORMS) and getattr(m, "weight", None) is not None}
-    means, stds = [], []
-    for parameter in module.parameters():
-        std = 0.0
-        if parameter.dim() > 1:
-            window = math.prod(parameter.shape[2:])
-            std = INITIALISERS[init](parameter.shape[1] * window, parameter.shape[0] * window)
-        means.append(torch.full((parameter.numel(),), float(id(parameter) in gains)))
-        stds.append(torch.full((parameter.numel(),), std))
-    return torch.cat(means), torch.cat(stds)
-
-
-# Standard deviation of a weight whose unit has `fan_in` inputs and whose input feeds `fan_out` units.
-INITIALISERS = {
-    "xavier": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),  # Glorot & Bengio 2010, normal form
-    "kaiming": lambda fan_in, fan_out: math.sqrt(2 / fan_in),  # He et al. 2015, for ReLU
-    "normal": lambda fan_in, fan_out: 0.02,  # Radford et al. 2016 (DCGAN)
-}
+        if self.initialiser is None:
+            raise RuntimeError("this network was made without an initialiser")
+        return self.initialiser.draw(count, generator)

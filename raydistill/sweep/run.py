@@ -50,7 +50,7 @@ def sweep(
     check_storage(config, folder, resume)
     common = adapted(config.trial_config({}))
     data = data or load_dataset(common, data_dir)
-    bank = load_bank(common.bank) if common.bank else None
+    bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
     shared = {
         "base": config.base | common.model_dump(include={"iterations", "image_size", "channels"}),
@@ -90,6 +90,7 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
         "width",
         "depth",
         "init",
+        "init_gain",
         "weights",
         "objective",
         "attack_class",

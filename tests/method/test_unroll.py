@@ -8,6 +8,7 @@ from raydistill.config import DistillConfig
 from raydistill.method import DistilledSet, hypergradient, train
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
+from raydistill.networks.initialisers import STATISTICS, Initialiser
 
 STEPS, EPOCHS, CLASSES = 3, 2, 4
 
@@ -16,20 +17,22 @@ PROBLEMS = [
     *(("lenet", shape) for shape in ((1, 28, 28), (3, 32, 32), (1, 8, 8))),
     ("convnet", (3, 8, 8)),
     ("alexcifarnet", (3, 8, 8)),
+    *((f"torchvision:tiny_{kind}", (3, 8, 8)) for kind in ("norm", "vit")),
 ]
 
 
 @pytest.fixture(params=PROBLEMS, ids=lambda p: f"{p[0]}-{p[1][1]}")
-def problem(request):
+def problem(request, tiny_classifiers):
     """A network, a distilled set, initial weights [P], and an objective, all in float64."""
     name, shape = request.param
-    config = DistillConfig(network=name, width=8, depth=2)
+    published = {"weights": "fixed_pretrained", "bank": "published"} if name.endswith("_norm") else {}
+    config = DistillConfig(network=name, width=8, depth=2, **published)
     network = build_network(config, shape, CLASSES)
     generator = named_generator(3, "test")
     images = torch.randn(STEPS, 5, *shape, generator=generator).double()
     labels = torch.randn(STEPS, 5, CLASSES, generator=generator).double().softmax(-1)
     rates = torch.rand(EPOCHS, STEPS, generator=generator).double() * 0.1 + 0.01
-    weights = network.initial_weights(3, generator).double()
+    weights = initial_weights(network, generator).double()
     real = torch.randn(16, *shape, generator=generator).double()
     classes = torch.randint(CLASSES, (16,), generator=generator)
     return (
@@ -38,6 +41,16 @@ def problem(request):
         weights,
         (real, classes),
     )
+
+
+def initial_weights(network, generator):
+    """Of three networks; statistics of batch normalisation are as of some data."""
+    weights = Initialiser(network.module, "xavier").draw(3, generator)
+    for each in weights:
+        for name, part in network.unflatten(each).items():
+            if name.endswith(STATISTICS):
+                part.add_(torch.rand(part.shape, generator=generator))
+    return weights
 
 
 def hypergradient_of_one(network, distilled, weights, real):
@@ -122,6 +135,19 @@ def test_training_equals_torch_sgd(problem):
         F.cross_entropy(network(w, images), labels).backward()
         optimizer.step()
     assert torch.allclose(trained, w, rtol=1e-10, atol=1e-12)
+
+
+def test_statistics_of_batch_normalisation_stay(tiny_classifiers):
+    config = DistillConfig(network="torchvision:tiny_norm", weights="fixed_pretrained", bank="published")
+    network = build_network(config, (3, 8, 8), 4)
+    generator = named_generator(3, "test")
+    weights = initial_weights(network, generator)
+    images = torch.randn(2, 4, 3, 8, 8, generator=generator)
+    distilled = DistilledSet.from_rates(images, torch.eye(4).expand(2, 4, 4), torch.full((2, 2), 0.1))
+    before, after = network.unflatten(weights[0]), network.unflatten(train(network, distilled, weights)[0])
+    stayed = {name for name in before if torch.equal(before[name], after[name])}
+    assert stayed == {name for name in before if name.endswith(STATISTICS)}
+    assert len(stayed) == 6
 
 
 def test_bfloat16_is_close_and_learns_in_float32():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
@@ -94,3 +95,39 @@ def test_what_does_not_fit_is_said(update, shape, words):
         build_network(DistillConfig(**update), shape, 10)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lenet", "convnet"])
+def test_two_classes_are_binary_cross_entropy(name):
+    """One output, whose binary cross-entropy with logits the loss is; gradients for weights and images too."""
+    network = build_network(DistillConfig(network=name, width=8), (1, 8, 8), 2)
+    generator = named_generator(0, "two")
+    weights = network.initial_weights(1, generator)[0].double()
+    images = 3 * torch.randn(6, 1, 8, 8, generator=generator).double()
+    module = {"lenet": LeNet((1, 8, 8), 1), "convnet": ConvNet((1, 8, 8), 1, 8, 3)}[name].double()
+    module.load_state_dict(network.unflatten(weights))
+    for labels in (torch.tensor([0, 1, 1, 0, 1, 0]), torch.rand(6, 1, generator=generator).double()):
+        w, ours, theirs = (t.clone().requires_grad_() for t in (weights, images, images))
+        soft = labels.double() if labels.dim() == 1 else labels[:, 0]
+        logits = network(w, ours)
+        assert logits.shape == (6, 2)
+        loss = F.cross_entropy(logits, labels if labels.dim() == 1 else torch.cat([1 - labels, labels], 1))
+        z = module(theirs)[:, 0]
+        expected = F.binary_cross_entropy_with_logits(z, soft)
+        assert torch.allclose(loss, expected, rtol=1e-12)
+        assert torch.equal(logits.argmax(1), (z > 0).long())  # a logit's threshold is 0, not 1/2
+        dw, dx = torch.autograd.grad(loss, (w, ours))
+        *each, expected_dx = torch.autograd.grad(expected, (*module.parameters(), theirs))
+        assert torch.allclose(dw, torch.cat([part.flatten() for part in each]), rtol=1e-10, atol=1e-14)
+        assert torch.allclose(dx, expected_dx, rtol=1e-10, atol=1e-14)
+
+
+def test_two_classes_have_one_output_less():
+    two, three = (build_network(DistillConfig(), (1, 8, 8), classes) for classes in (2, 3))
+    assert three.num_weights - two.num_weights == 2 * 85
+    assert three(torch.zeros(three.num_weights), torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(UserError, match="dataset: has 1 class"):
+        build_network(DistillConfig(), (1, 8, 8), 1)
