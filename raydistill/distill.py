@@ -75,7 +75,7 @@ def distill(
     state = load_checkpoint(folder) if resume and folder is not None else None
     config = _settings(config, state, folder)
     data = data or load_dataset(config, data_dir)
-    bank = load_bank(config.bank) if config.bank else None
+    bank = load_bank(config.bank_folder) if config.bank_folder else None
     with several_workers(config, data, bank) as workers:
         run = Run(config, data, bank, workers)
         if state is not None:
