@@ -59,7 +59,10 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 @app.command()
 def distill(
-    config: Annotated[Path | None, typer.Argument(help="YAML file of settings.", show_default=False)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="YAML file of settings, or of a sweep: its first known_good point.", show_default=False),
+    ] = None,
     overrides: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: runs/DATASET-NETWORK-TIME].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
@@ -71,10 +74,11 @@ def distill(
     with one_line_errors(debug):
         from raydistill.config import DistillConfig
         from raydistill.settings import read_yaml, validated, with_overrides
+        from raydistill.sweep_config import run_settings
 
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
-        values = read_yaml(config) if config else {}
+        values = run_settings(read_yaml(config), config) if config else {}
         settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
         folder = resume or out or _new_folder(f"{settings.dataset}-{settings.network}" if settings else "")
         if resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

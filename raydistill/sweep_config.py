@@ -1,5 +1,6 @@
 """Every setting of a sweep: the YAML file that `raydistill sweep` reads."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -110,6 +111,23 @@ class Resources(Settings):
     """GPUs; 0.25 puts four trials on one."""
 
 
+class Published(Settings):
+    """A number from the literature that a sweep is after. Accuracies are fractions."""
+
+    metric: str = "test_accuracy"
+    """Which of a run's metrics it is to be compared with."""
+    value: float
+    """The number."""
+    std: float | None = None
+    """Its deviation."""
+    before: float | None = None
+    """The same metric before training on the distilled set."""
+    aim: float | None = None
+    """What we want to reach."""
+    source: str
+    """Where it was published."""
+
+
 class SweepConfig(Settings):
     """A sweep: what is fixed, what is searched, for what, and with how much."""
 
@@ -129,6 +147,8 @@ class SweepConfig(Settings):
     """Early stopping: {asha: {...}} or none."""
     resources: Resources = Resources()
     """What one trial occupies."""
+    published: Published | None = None
+    """What others reached, to compare with."""
     storage: str = "runs"
     """Folder, or s3:// or gs:// address."""
     seed: int = 0
@@ -171,6 +191,10 @@ class SweepConfig(Settings):
         common = {"iterations": self.budget.iterations}
         return validated(DistillConfig, self.base | values | common, "base: " if not values else "")
 
+    def first_point(self) -> dict[str, Any]:
+        """The settings of one run at the first point of known_good, as `raydistill distill` takes them."""
+        return self.base | {"iterations": self.budget.iterations} | (self.known_good[0] if self.known_good else {})
+
     def full_point(self, point: dict[str, Any]) -> dict[str, Any]:
         """A value for each searched setting: the point's, else that of base or the default.
 
@@ -186,3 +210,14 @@ class SweepConfig(Settings):
             if not self.search[name].contains(value):
                 raise UserError(f"known_good: {name}={value} is outside search.{name} {list(self.search[name].ends)}")
         return full
+
+
+def run_settings(values: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The settings of one run that a YAML file holds: its values, or those of a sweep's first known good point.
+
+    Raises:
+        UserError: the sweep's settings do not go together.
+    """
+    if "search" not in values:
+        return values
+    return validated(SweepConfig, values, f"{file}: ").first_point()

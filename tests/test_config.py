@@ -1,11 +1,13 @@
 """Settings: what is accepted, and what is said of the rest."""
 
+from pathlib import Path
+
 import pytest
 
-from raydistill.config import DistillConfig
+from raydistill.config import DistillConfig, PretrainConfig
 from raydistill.errors import UserError
 from raydistill.settings import read_yaml, validated, with_overrides
-from raydistill.sweep_config import SweepConfig
+from raydistill.sweep_config import SweepConfig, run_settings
 
 SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int": [1, 3]}}}
 
@@ -105,8 +107,22 @@ def test_known_good_points_are_filled_from_base_and_defaults():
     assert config.full_point({"steps": 2}) == {"steps": 2, "epochs": default.epochs, "inner_lr": default.inner_lr}
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist_fixed", "mnist_random"])
-def test_the_ready_sweeps_are_valid(name):
-    from pathlib import Path
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 
-    validated(SweepConfig, read_yaml(Path(__file__).parents[1] / "sweeps" / f"{name}.yaml"))
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_the_ready_sweeps_and_banks_are_valid(path):
+    if path.parent.name == "banks":
+        validated(PretrainConfig, read_yaml(path))
+        return
+    sweep = validated(SweepConfig, read_yaml(path))
+    assert validated(DistillConfig, sweep.first_point()).iterations == sweep.budget.iterations
+    assert (sweep.published is not None) == (path.parent.name == "paper")
+
+
+def test_distill_takes_the_first_known_good_point_of_a_sweep():
+    values = SWEEP | {"known_good": [{"steps": 2}, {"steps": 3}], "budget": {"iterations": 7}}
+    assert run_settings(values, Path("x.yaml")) == {"dataset": "digits", "iterations": 7, "steps": 2}
+    assert run_settings({"steps": 3}, Path("x.yaml")) == {"steps": 3}
+    with pytest.raises(UserError, match=r"x\.yaml: known_good: steps=9 is outside"):
+        run_settings(SWEEP | {"known_good": [{"steps": 9}]}, Path("x.yaml"))

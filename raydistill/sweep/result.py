@@ -1,12 +1,18 @@
 """What a sweep leaves behind."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from ray import tune
 
 from raydistill.artifact import SUFFIX, load, save
+from raydistill.bank import Bank
+from raydistill.config import DistillConfig
+from raydistill.data import Dataset
+from raydistill.device import use_threads
+from raydistill.run import Run, load_checkpoint
 from raydistill.storage import join, write_json
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.trainable import BEST
@@ -17,7 +23,8 @@ from raydistill.sweep_config import SweepConfig
 class SweepResult:
     """What a sweep found: a row for each trial, and those of them that no other is better than in all objectives.
 
-    A row has trial, status, config (the searched values), the objectives, num_images, iterations, and artifact.
+    A row has trial, config (the searched values), the objectives, num_images and iterations; one of the front also
+    artifact, test_accuracy, and baseline_random_real, the test accuracy of as many random real images.
     """
 
     config: SweepConfig
@@ -27,7 +34,7 @@ class SweepResult:
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: name, storage, trials and the front."""
-        keys = ("trial", "val_accuracy", "num_images", "artifact", "config")
+        keys = ("trial", "val_accuracy", "test_accuracy", "baseline_random_real", "num_images", "artifact", "config")
         return {
             "name": self.config.name,
             "storage": self.folder,
@@ -36,8 +43,15 @@ class SweepResult:
         }
 
 
-def collect(config: SweepConfig, folder: str, results: tune.ResultGrid) -> SweepResult:
-    """The rows of all trials that reported, and the front, whose artifacts are copied to FOLDER/front."""
+def collect(config: SweepConfig, folder: str, results: tune.ResultGrid, shared: dict[str, Any]) -> SweepResult:
+    """The rows of all trials that reported, and the front, whose artifacts are tested and kept in FOLDER/front.
+
+    Args:
+        config: the sweep.
+        folder: its place.
+        results: what Tune kept.
+        shared: what all trials share, as of `DistillTrial.setup`.
+    """
     rows: list[dict[str, Any]] = []
     for result in results:
         metrics = result.metrics or {}
@@ -47,18 +61,40 @@ def collect(config: SweepConfig, folder: str, results: tune.ResultGrid) -> Sweep
         rows.append(
             {key: metrics.get(key) for key in keys}
             | {"trial": metrics["trial_id"], "config": _settings(metrics), "error": str(result.error or "")}
-            | {"checkpoint": result.checkpoint}
+            | {"checkpoint": result.checkpoint, "settings": shared["base"] | metrics["config"]}
         )
     rows.sort(key=lambda row: -row["val_accuracy"])
     front = sorted(non_dominated(rows, config.objectives), key=lambda row: row["num_images"])
     for row in front:
         row["artifact"] = join(folder, "front", f"trial-{row['trial']}{SUFFIX}")
-        with row["checkpoint"].as_directory() as checkpoint:
-            save(load(os.path.join(checkpoint, BEST)), row["artifact"])
+    _test(front, config, shared)
     for row in rows:
-        del row["checkpoint"]
+        del row["checkpoint"], row["settings"]
     write_json(join(folder, "front.json"), front)
     return SweepResult(config, folder, rows, front)
+
+
+def _test(front: list[dict[str, Any]], config: SweepConfig, shared: dict[str, Any]) -> None:
+    """Tests the sets of the front, in places like the trials', and keeps them as artifacts."""
+    need = config.resources
+    task: Any = ray.remote(num_cpus=need.cpu, num_gpus=need.gpu)(final_test)
+    given = ray.put(shared)
+    tests = [task.remote(row["settings"], row["checkpoint"], given) for row in front]
+    for row, results in zip(front, ray.get(tests), strict=True):
+        with row["checkpoint"].as_directory() as checkpoint:
+            artifact = load(os.path.join(checkpoint, BEST))
+        save(replace(artifact, metrics={**artifact.metrics, **results}), row["artifact"])
+        row |= results
+
+
+def final_test(settings: dict[str, Any], checkpoint: tune.Checkpoint, shared: dict[str, Any]) -> dict[str, float | int]:
+    """Tests the best set of a trial's checkpoint, on any node, as the end of `raydistill distill` does."""
+    use_threads(shared["threads"])
+    bank = Bank.from_numpy(shared["bank"]) if shared["bank"] else None
+    run = Run(DistillConfig(**settings | {"workers": 1}), Dataset.from_numpy(shared["data"]), bank)
+    with checkpoint.as_directory() as folder:
+        run.load_state_dict(load_checkpoint(folder))
+    return run.test()
 
 
 def _settings(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def sweep(
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         tuner = _restored(config, folder, shared) if resume else _fresh(config, shared, console is not None)
         results = tuner.fit()
-        return collect(config, folder, results)
+        return collect(config, folder, results, shared)
 
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:

@@ -24,6 +24,11 @@ def print_summary(result: SweepResult, console: Console) -> None:
     console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
     title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
     console.print(_table(title, result.front, result))
+    published = result.config.published
+    if published is not None:
+        std = f" ± {100 * published.std:.1f}" if published.std is not None else ""
+        number = f"{published.metric} {100 * published.value:.1f}%{std}"
+        console.print(f"published: {number} ({published.source})", highlight=False)
     best = max(result.front, key=lambda row: row["val_accuracy"])
     pictures = Path("." if "://" in result.folder else result.folder)
     write_figure(artifact_grid(load(best["artifact"])), pictures / "best.png")
@@ -46,13 +51,16 @@ def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table
     table = Table(title=title, title_justify="left")
     extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
     table.add_column("trial")
-    for column in ("val", "images", *extra, "iterations"):
+    tested = all("test_accuracy" in row for row in rows)
+    tests = {"test": "test_accuracy", "random real": "baseline_random_real"} if tested else {}
+    for column in ("val", *tests, "images", *extra, "iterations"):
         table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
     for row in rows:
         table.add_row(
             row["trial"],
             f"{100 * row['val_accuracy']:.1f}%" + (" diverged" if row["diverged"] else ""),
+            *(f"{100 * row[name]:.1f}%" for name in tests.values()),
             str(row["num_images"]),
             *(f"{row[name]:.4g}" for name in extra),
             str(row["iterations"]),

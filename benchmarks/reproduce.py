@@ -1,0 +1,144 @@
+"""The published numbers, and ours: runs rows of sweeps/paper and writes docs/reproduction.md from what came out.
+
+    python benchmarks/reproduce.py run mnist_fixed_10 --seeds 0 1 2 -- --set dataset=mnist
+    python benchmarks/reproduce.py table
+
+`run` distils the first known_good point of sweeps/paper/NAME.yaml with each seed, with what stands behind `--` in
+addition, and keeps the run's own JSON in benchmarks/results/reproduction/NAME.json. `table` reads nothing else but
+those and the sweep files: nobody types a number.
+"""
+
+import argparse
+import datetime
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import RESULTS, commit, device_name
+
+from raydistill.settings import read_yaml, validated
+from raydistill.sweep_config import Published, SweepConfig
+
+ROOT = Path(__file__).parents[1]
+PAPER = ROOT / "sweeps" / "paper"
+KEPT = RESULTS / "reproduction"
+PAGE = ROOT / "docs" / "reproduction.md"
+HEAD = """# The published numbers, reproduced
+
+Written by `python benchmarks/reproduce.py table` from the results of `python benchmarks/reproduce.py run ROW`, which
+are in benchmarks/results/reproduction. Test accuracies in %, of the set that was best on the validation split, with the
+deviation over networks; where there are several seeds, the median one. Time is that of the whole command. "random real"
+is as many random real images, trained on for as many steps of the best fixed size.
+
+"""
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("row")
+    run.add_argument("--seeds", type=int, nargs="+", default=[0])
+    commands.add_parser("table")
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, settings = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
+    if options.command == "table":
+        PAGE.write_text(page())
+    else:
+        run_row(options.row, options.seeds, settings)
+
+
+def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
+    """Distils with each seed and keeps what came out, after each of them."""
+    about = {
+        "settings": settings,
+        "date": datetime.date.today().isoformat(),
+        "device": device_name(),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+    KEPT.mkdir(exist_ok=True, parents=True)
+    runs = []
+    for seed in seeds:
+        start = time.perf_counter()
+        result = distilled(["distill", str(PAPER / f"{row}.yaml"), *settings, "--set", f"seed={seed}"])
+        runs.append({"seed": seed, "seconds": time.perf_counter() - start, "result": result})
+        (KEPT / f"{row}.json").write_text(json.dumps({**about, "runs": runs}, indent=2) + "\n")
+
+
+def distilled(arguments: list[str]) -> dict[str, Any]:
+    """The JSON that a raydistill command prints last; what it prints before goes on to the screen."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "raydistill.cli", *arguments, "--out", f"{folder}/run", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [print(line, end="", flush=True) or line for line in process.stdout]
+    if process.returncode:
+        sys.exit(process.returncode)
+    result: dict[str, Any] = json.loads(lines[-1])
+    del result["artifact"]
+    return result
+
+
+def page() -> str:
+    """docs/reproduction.md."""
+    lines = [
+        "| row | published | ours | aim | before | random real | images | networks | seeds | device | time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for path in sorted(PAPER.glob("*.yaml")):
+        sweep = validated(SweepConfig, read_yaml(path), f"{path}: ")
+        published = sweep.published
+        assert published is not None, path
+        kept = KEPT / path.with_suffix(".json").name
+        cells, note = measured(path.stem, published, json.loads(kept.read_text())) if kept.exists() else ([], None)
+        number = percent(published.value, published.std)
+        before = "" if published.before is None else f"{percent(published.before)} -> "
+        aim = "" if published.aim is None else percent(published.aim)
+        ours, *rest = cells or ["not run", *[""] * 7]
+        lines.append(f"| {path.stem} | {before}{number} ({published.source}) | {ours} | {aim} | {' | '.join(rest)} |")
+        if note:
+            notes.append(f"- {path.stem}: {note}")
+    return HEAD + "\n".join(lines) + "\n\nCommands:\n\n" + "\n".join(notes) + "\n"
+
+
+def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list[str], str]:
+    """The cells of a row from its median run, and how to repeat it."""
+    metric = published.metric
+    runs = sorted(kept["runs"], key=lambda run: run["result"][metric])
+    run = runs[(len(runs) - 1) // 2]
+    result = run["result"]
+    cells = [
+        percent(result[metric], result.get(f"{metric}_std")),
+        percent(result[f"{metric}_before"]),
+        percent(result["baseline_random_real"]),
+        str(result["num_images"]),
+        str(result["nets"]),
+        ", ".join(percent(run["result"][metric]) for run in kept["runs"]),
+        f"{kept['device']}, torch {kept['torch']}",
+        f"{statistics.median(run['seconds'] for run in runs):.0f} s",
+    ]
+    more = [name for name in ("class_accuracy", "attack_success", "other_accuracy") if f"test_{name}" in result]
+    also = "; ".join(f"{n} {percent(result[f'test_{n}_before'])} -> {percent(result[f'test_{n}'])}" for n in more)
+    settings = shlex.join(kept["settings"])
+    repeat = f"`raydistill distill sweeps/paper/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
+    done = f"{result['iterations']} iterations, {kept['date']}, commit {kept['commit']}"
+    return cells, f"{repeat}; {done}" + (f"; {also}" if also else "")
+
+
+def percent(value: float, std: float | None = None) -> str:
+    """A fraction in %, with its deviation where there is one."""
+    return f"{100 * value:.1f}" + (f" ± {100 * std:.1f}" if std else "")
+
+
+if __name__ == "__main__":
+    main()
