@@ -1,7 +1,6 @@
 """The weights that torchvision publishes for its classifiers."""
 
 import contextlib
-import functools
 import re
 import sys
 from pathlib import Path
@@ -32,11 +31,11 @@ class PublishedWeights:
     def __init__(self, network: str, module: nn.Module, init: str, gain: float | None = None) -> None:
         self.network = network
         self.names = [name for name, _ in named_tensors(module)]
-        self.last = _last_layer(network)
-        self.initialiser = Initialiser(module.get_submodule(self.last), init, gain)
-        self.last_sizes = {
-            f"{self.last}.{name}": tensor.numel() for name, tensor in named_tensors(module.get_submodule(self.last))
-        }
+        last = _last_layer(network)
+        layer = module.get_submodule(last)
+        self.initialiser = Initialiser(layer, init, gain)
+        self.last_sizes = {f"{last}.{name}": tensor.numel() for name, tensor in named_tensors(layer)}
+        self._published: dict[torch.device, dict[str, Tensor]] = {}
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` draws [count, P], on the generator's device.
@@ -48,15 +47,15 @@ class PublishedWeights:
         """
         last = self.initialiser.draw(count, generator).split(list(self.last_sizes.values()), 1)
         drawn = dict(zip(self.last_sizes, last, strict=True))
-        parts = [drawn[name] if name in drawn else self._copied(name, count, generator.device) for name in self.names]
-        return torch.cat(parts, 1)
+        copied = self._published_on(generator.device)
+        return torch.cat([drawn[n] if n in drawn else copied[n].expand(count, -1) for n in self.names], 1)
 
-    def _copied(self, name: str, count: int, device: torch.device) -> Tensor:
-        return self._published[name].to(device).flatten().expand(count, -1)
-
-    @functools.cached_property
-    def _published(self) -> dict[str, Tensor]:
-        return published(self.network)
+    def _published_on(self, device: torch.device) -> dict[str, Tensor]:
+        if device not in self._published:
+            self._published[device] = {
+                name: part.to(device).flatten() for name, part in published(self.network).items()
+            }
+        return self._published[device]
 
 
 def _last_layer(network: str) -> str:

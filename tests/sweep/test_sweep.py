@@ -177,6 +177,18 @@ def test_an_existing_sweep_is_not_overwritten(finished, digits):
         sweep(other, data=digits, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({"init": {"choice": ["xavier", "one"]}, "init_gain": {"uniform": [0.5, 2.0]}}, "init=one takes none"),
+        ({"network": {"choice": ["lenet", "torchvision:alexnet"]}}, "network=torchvision:alexnet: .*set channels=3"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_said_before_any_runs(digits, tmp_path, search, words):
+    with pytest.raises(UserError, match=words):
+        sweep(sweep_config(tmp_path, search=search, known_good=[]), data=digits)
+
+
 def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     with pytest.raises(UserError, match=r"resources\.gpu=64"):
         sweep(sweep_config(tmp_path, resources={"gpu": 64}), data=digits)
