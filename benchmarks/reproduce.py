@@ -130,7 +130,9 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
     more = [name for name in ("class_accuracy", "attack_success", "other_accuracy") if f"test_{name}" in result]
     also = "; ".join(f"{n} {percent(result[f'test_{n}_before'])} -> {percent(result[f'test_{n}'])}" for n in more)
     settings = shlex.join(kept["settings"])
-    repeat = f"`raydistill distill sweeps/paper/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
+    repeat = (
+        f"`raydistill distill sweeps/paper/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
+    )
     done = f"{result['iterations']} iterations, {kept['date']}, commit {kept['commit']}"
     return cells, f"{repeat}; {done}" + (f"; {also}" if also else "")
 
