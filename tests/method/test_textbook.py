@@ -16,7 +16,8 @@ from raydistill.networks import build_network
 def test_hypergradients_are_equal(network, steps, epochs):
     shape = (1, 28, 28) if network == "lenet" else (3, 32, 32)
     config = DistillConfig(network=network, steps=steps, epochs=epochs, inner_lr=0.02, image_std=1.0, batch_size=64)
-    generator = named_generator(0, "textbook")
+    # of another draw, one ReLU lay so near to its kink that it switched with the number of threads
+    generator = named_generator(0, "textbook 1")
     images = torch.randint(0, 256, (128, *shape), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (128,), generator=generator)
     mean = std = torch.full((shape[0],), 0.5)
