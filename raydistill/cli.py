@@ -281,7 +281,7 @@ def _new_folder(name: str) -> Path:
 
 
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:
-    keys = ("test_accuracy", "test_accuracy_std", "nets", "num_images", "baseline_random_real", "seconds", "iterations")
+    keys = ("test_accuracy", "test_accuracy_std", "test_accuracy_before", "nets", "num_images", "baseline_random_real")
     return {**artifact.metrics, **{key: artifact.metrics.get(key) for key in keys}, "artifact": str(path)}
 
 
@@ -305,10 +305,20 @@ def _print_accuracy(metrics: dict[str, Any]) -> None:
     accuracy, std, nets = (metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
     over = f"± {100 * std:.1f} over {nets} networks" if nets > 1 else "on its one network"
     console.print(
-        f"[bold]{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}[/]; as many random real "
-        f"images: {100 * metrics['baseline_random_real']:.1f}%",
+        f"[bold]{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}[/] "
+        f"({100 * metrics['test_accuracy_before']:.1f}% before); as many random real images: "
+        f"{100 * metrics['baseline_random_real']:.1f}%",
         highlight=False,
     )
+    if "test_attack_success" in metrics:
+        for name, what in (
+            ("class_accuracy", "the attacked class is recognised"),
+            ("attack_success", "and taken for the target"),
+            ("other_accuracy", "the others are recognised"),
+        ):
+            before, after = metrics[f"test_{name}_before"], metrics[f"test_{name}"]
+            console.print(f"  {what:33} {100 * after:5.1f}% ({100 * before:.1f}% before)", highlight=False)
+        console.print("  test accuracy here is the mean of the last two", highlight=False)
 
 
 def _escaped(text: str) -> str:

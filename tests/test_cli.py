@@ -219,3 +219,36 @@ def test_next_commands_are_typed_as_this_one_was(monkeypatch):
     assert typed("raydistill show a") == "raydistill show a"
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")  # set by uv run
     assert typed("raydistill show a") == "uv run raydistill show a"
+
+
+def test_pretrain_then_attack_and_test_on_the_bank(tmp_path):
+    settings = ["--set", "dataset=digits", "--set", "nets=5", "--set", "chunk=5", "--set", "epochs=3"]
+    result = last_json(raydistill("pretrain", *settings, "--out", "bank", "--json", cwd=tmp_path))
+    assert result["nets"] == 5
+    assert 0 < result["test_accuracy"] <= 1
+    assert result["bank"] == "bank"
+    again = last_json(raydistill("pretrain", *settings, "--out", "bank", "--json", cwd=tmp_path))
+    assert again["test_accuracy"] == result["test_accuracy"]
+
+    nets = ["--set", "weights=random_pretrained", "--set", "bank=bank", "--set", "val_nets=1", "--set", "test_nets=2"]
+    attack = ["--set", "objective=attack", "--set", "attack_class=7", "--set", "attack_target=1"]
+    output = raydistill("distill", *QUICK, *nets, *attack, "--out", "run", "--json", cwd=tmp_path)
+    metrics = last_json(output)
+    assert {"test_class_accuracy", "test_attack_success_before", "test_other_accuracy"} <= set(metrics)
+    assert "the attacked class is recognised" in output
+    tested = last_json(raydistill("evaluate", "run/best.distilled", "--json", cwd=tmp_path))
+    assert tested["test_attack_success"] == metrics["test_attack_success"]
+    more = last_json(raydistill("evaluate", "run/best.distilled", "--epochs", "5", "--json", cwd=tmp_path))
+    assert more["test_accuracy_before"] == tested["test_accuracy_before"]
+    other = raydistill("evaluate", "run/best.distilled", "--bank", "nowhere", cwd=tmp_path, code=2)
+    assert "bank=nowhere: is no bank" in other
+
+
+def test_one_run_of_a_sweeps_file(tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nbase: {dataset: digits, eval_every: 2}\nsearch: {steps: {int: [1, 2]}}\n"
+        "known_good: [{steps: 2}]\nbudget: {iterations: 4}\n"
+    )
+    result = last_json(raydistill("distill", "s.yaml", "--set", "batch_size=32", "--json", cwd=tmp_path))
+    assert result["num_images"] == 20
+    assert result["iterations"] == 4
