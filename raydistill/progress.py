@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from raydistill.config import PretrainConfig
 from raydistill.distill import Watcher
@@ -18,17 +26,7 @@ class ProgressBar(Watcher):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=not console.is_terminal,
-        )
+        self.bar = _bar(console, MofNCompleteColumn())
         self.task = self.bar.add_task("distilling", total=None, status="")
 
     def on_start(self, run: Run) -> None:
@@ -91,16 +89,7 @@ class TensorBoardWatcher(Watcher):
 @contextmanager
 def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[[int, int, float], None]]:
     """A bar over all epochs of all networks of a bank; gives the function to tell of an epoch."""
-    bar = Progress(
-        TextColumn("pretraining"),
-        BarColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=not console.is_terminal,
-    )
+    bar = _bar(console)
     task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
     console.print(
         f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each", highlight=False
@@ -109,6 +98,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
         bar.start()
 
     def tell(first: int, epoch: int, loss: float) -> None:
+        """After an epoch of the chunk that begins with network `first`."""
         chunk = min(config.chunk, config.nets - first)
         status = f"networks {first + 1} to {first + chunk}, epoch {epoch}/{config.epochs}, loss {loss:.4f}"
         bar.update(task, completed=first * config.epochs + epoch * chunk, status=status)
@@ -119,3 +109,18 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
         yield tell
     finally:
         bar.stop()
+
+
+def _bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """A bar with a status and the time left; where there is no screen it is never shown."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        TextColumn("{task.fields[status]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=not console.is_terminal,
+    )
