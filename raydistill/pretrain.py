@@ -55,7 +55,7 @@ def pretrain(
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
         progress: told after each epoch.
-        stop: asked after each epoch; True ends the call, to go on later.
+        stop: asked before each step; True ends the call, to go on later from the last whole epoch.
 
     Returns:
         the bank's manifest, with the mean accuracies of its networks.
@@ -141,14 +141,12 @@ class BankTrainer:
         adam = Adam([weights], betas=(0.9, 0.999))
         done = _load(checkpoint, first, weights, adam)
         for epoch in range(done, self.config.epochs):
-            if stop():
-                raise Stopped(f"stopped after {epoch} of {self.config.epochs} epochs of networks {first} and following")
-            loss = self._epoch(epoch, members, weights, adam)
+            loss = self._epoch(epoch, members, weights, adam, stop)
             torch.save({"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}, checkpoint)
             progress(first, epoch + 1, loss)
         return weights
 
-    def _epoch(self, epoch: int, members: range, weights: Tensor, adam: Adam) -> float:
+    def _epoch(self, epoch: int, members: range, weights: Tensor, adam: Adam, stop: Callable[[], bool]) -> float:
         """One pass of all networks over the images; returns their mean loss."""
         size = self.steps * self.config.batch_size
         streams = [named_generator(self.config.seed, f"order {i} {epoch}", self.device) for i in members]
@@ -156,6 +154,8 @@ class BankTrainer:
         shifts = named_generator(self.config.seed, f"augment {members.start} {epoch}", self.device)
         losses = torch.zeros(len(members), device=self.device)
         for step, index in enumerate(torch.stack(orders).split(self.config.batch_size, 1)):
+            if stop():  # this epoch will be done anew
+                raise Stopped(f"stopped after {epoch} of {self.config.epochs} epochs of {len(members)} networks")
             images = augmented(self.data.train.images[index.flatten()], self.config.augment, shifts)
             images = images.unflatten(0, index.shape)
             loss, gradient = self.gradient(weights, images, self.data.train.labels[index])
