@@ -50,6 +50,11 @@ class Split:
                 images[places] = self.images[of_class[order]]
         return images
 
+    def only(self, label: int) -> "Split":
+        """The examples of one class."""
+        chosen = self.labels == label
+        return Split(self.images[chosen], self.labels[chosen])
+
     def first(self, count: int) -> "Split":
         """The first `count` examples."""
         return Split(self.images[:count], self.labels[:count])

@@ -64,7 +64,7 @@ class Distiller:
         self.config = config
         self.members = members(config)
         self.network = network
-        self.real = real
+        self.sources = objective.sources(real)
         self.objective = objective
         self.workers = workers
         self.iteration = 0
@@ -104,11 +104,19 @@ class Distiller:
         """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
         nets, generator = self.config.train_nets, self.generators["weights"]
         weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
-        images, labels = self.real.sample(self.config.batch_size, self.generators["batches"], self.config.augment)
+        images, labels = self._real_batch()
         share = weights if self.workers is None else self.workers.share(weights, dim=1)
         loss = self._update(share, images, self.objective.wanted(labels))
         self.iteration += 1
         return loss
+
+    def _real_batch(self) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] and their classes [B]."""
+        count = -(-self.config.batch_size // len(self.sources))
+        stream = self.generators["batches"]
+        parts = [source.sample(count, stream, self.config.augment) for source in self.sources]
+        images, labels = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(labels)
 
     def _gradient(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """The loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""

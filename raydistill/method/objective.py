@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from raydistill.config import DistillConfig
+from raydistill.data import Split
 from raydistill.errors import UserError
 
 
@@ -25,6 +26,13 @@ class Objective:
             return labels
         attacked, target = self.attack
         return torch.where(labels == attacked, target, labels)
+
+    def sources(self, real: Split) -> list[Split]:
+        """What real batches are drawn from, as much from each: in an attack the attacked class, and everything.
+
+        So that the loss minds that class and the others alike, as the `accuracy` of `measures` does.
+        """
+        return [real] if self.attack is None else [real.only(self.attack[0]), real]
 
     def measures(self, confusion: Tensor) -> dict[str, Tensor]:
         """What came out, each a share [N], the one to maximise first, by the name `accuracy`.

@@ -77,3 +77,16 @@ def test_evaluation_carries_the_attack(digits):
         for std in ("", "_std")
     }
     assert set(evaluate_networks(network, weights, digits.test).metrics("val_")) == {"val_accuracy", "val_accuracy_std"}
+
+
+def test_half_of_the_real_images_in_an_attack_are_of_the_class(digits, small):
+    """And, by chance, some of the others: 0.5 + 0.5 / 10."""
+    from raydistill.method import Distiller
+
+    config = small.model_copy(update={"batch_size": 2000})
+    network = build_network(config, digits.image_shape, 10)
+    labels = Distiller(config, network, digits.train, 10, Objective((7, 2)))._real_batch()[1]
+    assert len(labels) == 2000
+    assert (labels == 7).float().mean().item() == pytest.approx(0.55, abs=0.03)
+    labels = Distiller(config, network, digits.train, 10)._real_batch()[1]
+    assert (labels == 7).float().mean().item() == pytest.approx(0.1, abs=0.03)
