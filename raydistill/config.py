@@ -117,6 +117,9 @@ class DistillConfig(DataSettings, NetworkSettings):
     """Outer updates."""
     outer_lr: float = Field(0.02, gt=0)
     """Adam's rate for images and step sizes. On MNIST, 10 images: 94.5% with 0.02, 93.6% with 0.03 (one seed each)."""
+    rate_lr: float | None = Field(None, gt=0)
+    """Adam's rate for the step sizes (their free parameters); by default outer_lr. With random weights and many steps a
+    smaller one keeps training from exploding."""
     outer_schedule: Literal["cosine", "constant"] = "cosine"
     """How the outer rate goes over the iterations."""
     batch_size: int = Field(256, ge=1)

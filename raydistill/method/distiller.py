@@ -82,15 +82,13 @@ class Distiller:
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What is learned, by name, and Adam's rates [P] for each."""
-        outer = torch.tensor([member.outer_lr for member in self.members], device=device)
-        parameters, rates = {"raw_rates": self.learned.raw_rates}, [outer]
+        parameters = {"raw_rates": (self.learned.raw_rates, [m.rate_lr or m.outer_lr for m in self.members])}
         if self.config.learn_images:
-            parameters["images"] = self.learned.images
-            rates.append(outer)
+            parameters["images"] = (self.learned.images, [m.outer_lr for m in self.members])
         if self.config.labels != "fixed":
-            parameters["labels"] = self.raw_labels
-            rates.append(torch.tensor([m.label_lr or m.outer_lr for m in self.members], device=device))
-        return parameters, rates
+            parameters["labels"] = (self.raw_labels, [m.label_lr or m.outer_lr for m in self.members])
+        rates = [torch.tensor(rates, device=device) for _, rates in parameters.values()]
+        return {name: parameter for name, (parameter, _) in parameters.items()}, rates
 
     def _captured_update(self, device: torch.device) -> Callable[..., Tensor]:
         """A function of initial weights [P, N, W] and a real batch that updates all sets and returns the loss [P]."""

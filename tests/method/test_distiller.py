@@ -172,6 +172,15 @@ def test_averaged_is_the_running_mean(small, digits):
     assert torch.equal(last.averaged.images, last.learned.images)
 
 
+def test_step_sizes_have_a_rate_of_their_own(small, digits):
+    distiller = make(small.model_copy(update={"rate_lr": 0.005}), digits)
+    before = distiller.learned.detached()
+    distiller.step()
+    for name, rate in (("raw_rates", 0.005), ("images", small.outer_lr)):  # Adam's first step is as long as its rate
+        change = (getattr(distiller.learned, name) - getattr(before, name)).abs().max().item()
+        assert change == pytest.approx(rate, rel=0.02)
+
+
 def test_it_learns(digits, small):
     """60 iterations bring the loss on real images well below that of guessing, log(10) = 2.30."""
     config = small.model_copy(
