@@ -30,6 +30,12 @@ def test_grid_has_a_cell_an_image_and_its_class():
     assert shown.shape == (5, 5)
 
 
+def test_soft_labels_are_titled_by_their_two_largest_parts():
+    labels = torch.tensor([[[0.7, 0.1, 0.2], [-0.5, 1.25, 0.5]]])
+    figure = image_grid(torch.rand(1, 2, 1, 5, 5), labels, ("0 - zero", "bee", "cat"))
+    assert [ax.get_title() for ax in figure.axes] == ["0 0.70\ncat 0.20", "bee 1.25\ncat 0.50"]
+
+
 def test_large_sets_are_cut():
     figure = image_grid(torch.rand(20, 50, 3, 4, 4), torch.eye(50).repeat(20, 1, 1), [str(i) for i in range(50)])
     assert len(figure.axes) == 12 * 20

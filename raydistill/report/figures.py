@@ -17,7 +17,7 @@ MAX_ROWS = 12  # of images in one grid
 def image_grid(
     pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None
 ) -> Figure:
-    """One row a minibatch, one column an image, titled by class.
+    """One row a minibatch, one column an image, titled by class; with soft labels by the two largest parts.
 
     Each image is stretched to its own 2nd and 98th percentile: learned ones go far beyond black and white. Of a large
     set the first `MAX_ROWS` minibatches and 20 images of each are drawn.
@@ -30,6 +30,7 @@ def image_grid(
     """
     steps, batch = min(len(pixels), MAX_ROWS), pixels.shape[1]
     columns = min(batch, 20)
+    soft = not torch.equal(labels, torch.nn.functional.one_hot(labels.argmax(-1), labels.shape[-1]).to(labels))
     figure = Figure(figsize=(1.1 * columns + 0.8, 1.25 * steps + 0.4), dpi=110, layout="constrained")
     axes = figure.subplots(steps, columns, squeeze=False)
     for s in range(steps):
@@ -38,12 +39,20 @@ def image_grid(
             picture = stretched(pixels[s, b]).permute(1, 2, 0).numpy()
             ax.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            if s == 0 or batch > len(class_names):
-                ax.set_title(class_names[int(labels[s, b].argmax())][:12], fontsize=8)
+            if s == 0 or batch > len(class_names) or soft:
+                ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8)
         if learning_rates is not None:
             rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
             axes[s, 0].set_ylabel(f"step {s}\nlr {rates}", fontsize=6)
     return figure
+
+
+def _title(label: Tensor, class_names: Sequence[str], soft: bool) -> str:
+    if not soft:
+        return class_names[int(label.argmax())][:12]
+    values, classes = label.topk(min(2, len(label)))
+    parts = zip(values.tolist(), classes.tolist(), strict=True)
+    return "\n".join(f"{class_names[i].split(' - ')[0][:10]} {value:.2f}" for value, i in parts)
 
 
 def artifact_grid(artifact: Artifact) -> Figure:
