@@ -219,6 +219,19 @@ def test_what_does_not_go_together(small, digits, bank, update, words):
         distill(config, data=digits)
 
 
+def test_the_target_is_brought_to_the_size_and_channels_of_the_source(small, tmp_path):
+    """As from SVHN, 3 x 32 x 32, to MNIST, 1 x 28 x 28; here 3 x 12 x 12 and 1 x 8 x 8."""
+    source = PretrainConfig(dataset="digits", image_size=12, channels=3, nets=4, epochs=1, chunk=4)
+    pretrain(source, tmp_path / "bank")
+    update = {"objective": "adapt", "weights": "random_pretrained", "bank": str(tmp_path / "bank")}
+    artifact = distill(small.model_copy(update=update | {"val_nets": 1, "test_nets": 2, "iterations": 2}))
+    assert artifact.image_shape == (3, 12, 12)
+    assert (artifact.config.image_size, artifact.config.channels) == (12, 3)
+    assert evaluate(artifact).accuracy == artifact.metrics["test_accuracy"]  # reads the data itself
+    with pytest.raises(UserError, match="on images of 3x12x12, not for network=lenet on 1x8x8"):
+        distill(small.model_copy(update=update | {"image_size": 8, "channels": 1}))
+
+
 def test_source_and_target_with_other_classes(small, digits, bank):
     from dataclasses import replace
 
