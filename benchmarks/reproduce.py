@@ -121,7 +121,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
         percent(result[metric], result.get(f"{metric}_std")),
         f"{100 * short:.1f}" if short > 0 else "",
         percent(result[f"{metric}_before"]),
-        percent(result["baseline_random_real"]),
+        percent(result["baseline_random_real"]) if metric == "test_accuracy" else "",
         str(result["num_images"]),
         str(result["nets"]),
         ", ".join(percent(run["result"][metric]) for run in kept["runs"]),
