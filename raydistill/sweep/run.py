@@ -132,7 +132,7 @@ def _fresh(config: SweepConfig, shared: dict[str, Any], show: bool) -> tune.Tune
             name=config.name,
             storage_path=inside,
             storage_filesystem=filesystem,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
             failure_config=tune.FailureConfig(max_failures=2),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
             callbacks=[JsonLoggerCallback(), *([Monitor(config.budget.trials)] if show else [])],

@@ -1,10 +1,12 @@
 """A trial: one distillation as Ray Tune drives it."""
 
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.artifact import SUFFIX, save
 from raydistill.bank import Bank
@@ -18,10 +20,14 @@ from raydistill.run import Run, load_checkpoint, save_checkpoint
 from raydistill.sweep_config import OBJECTIVES
 
 BEST = f"best{SUFFIX}"
+CHECKPOINT_SHARE = 0.02  # of a trial's time may go into checkpoints
 
 
 class DistillTrial(tune.Trainable):
     """Each step goes on to the next validation; each checkpoint holds the artifact of the best set so far.
+
+    A trial asks for its checkpoints itself: after its first step, and then as often as CHECKPOINT_SHARE allows, by what
+    the last one cost (a few milliseconds in a local folder, seconds in a distant store). Tune adds one at the end.
 
     The parameters of `setup` beside the trial's own config come from `tune.with_parameters`: one copy a node.
     """
@@ -60,14 +66,25 @@ class DistillTrial(tune.Trainable):
         workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
         self.run = Run(settings, self.data, self.bank, workers)
         self.searched = config
+        self.ended = self.saved = 0.0  # when the last step ended, and the last checkpoint was made
+        self.saving, self.cost = False, 0.0  # whether one was asked for, and the seconds that the last one took
 
     def step(self) -> dict[str, Any]:
-        """Iterates up to the next validation.
+        """Iterates up to the next validation, and says whether it is time for a checkpoint.
 
         Returns:
             the metrics; val_accuracy and val_loss are those of the best set so far, which is the one in the
             checkpoint. A trial that diverged is done and reports the worst values that there are, all finite.
         """
+        begin = time.perf_counter()
+        if self.saving:
+            self.saved, self.cost = begin, begin - self.ended
+        result = self._advance()
+        self.ended = time.perf_counter()
+        self.saving = self.ended - self.saved >= self.cost / CHECKPOINT_SHARE
+        return result | {SHOULD_CHECKPOINT: self.saving}
+
+    def _advance(self) -> dict[str, Any]:
         if self.run.done:  # a checkpoint of the end, restored
             return self._result({}) | {"done": True}
         if self.board is None:

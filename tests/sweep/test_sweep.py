@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,21 @@ def test_a_restored_trial_goes_on_bit_identically(digits, tmp_path):
     assert load(tmp_path / BEST).distilled.num_images == 20  # each checkpoint holds the artifact
     for trial in (whole, first, second):
         trial.stop()
+
+
+def test_checkpoints_take_a_small_share_of_the_time(digits, monkeypatch):
+    """A clock on which a step lasts 1 s and a checkpoint 0.125 s: one is due 6.25 s after the last."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(sys.modules[DistillTrial.__module__], "time", clock)
+    monkeypatch.setattr(DistillTrial, "_advance", lambda self: setattr(clock, "now", clock.now + 1) or {})
+    trial = trial_class(digits)(config={"steps": 2})
+    asked = []
+    for step in range(20):
+        if trial.step()["should_checkpoint"]:
+            asked.append(step)
+            clock.now += 0.125
+    assert asked == [0, 7, 14]
+    trial.stop()
 
 
 def test_divergence_is_a_finite_worst_value(digits):
@@ -228,14 +244,14 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
     """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
     values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
     values |= {"search": {"inner_lr": {"loguniform": [0.01, 0.3]}}, "scheduler": "none"}
-    values["budget"] = {"trials": 3, "iterations": 60, "concurrent": 1}
+    values["budget"] = {"trials": 3, "iterations": 300, "concurrent": 1}
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "raydistill.cli", "sweep", str(file), "--json"]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     folder = tmp_path / "runs" / "t"
     deadline = time.time() + 120
-    while not list(folder.glob("trial-*/checkpoint_00000[4-9]")) and time.time() < deadline:
+    while not list(folder.glob("trial-*/checkpoint_00000[1-9]")) and time.time() < deadline:
         assert driver.poll() is None
         time.sleep(0.1)
     driver.send_signal(signal.SIGKILL)
@@ -251,5 +267,5 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
         [*_, newest] = sorted(trial.glob("checkpoint_*"))
         found = load(newest / BEST)
         assert same_as_undisturbed(found.config, newest / BEST, digits)
-        assert found.config.iterations == 60
+        assert found.config.iterations == 300
     assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")
