@@ -7,6 +7,8 @@ import torch
 
 from raydistill.errors import UserError
 
+CUDA_ITSELF = 2**29  # bytes of a GPU that each process takes beside torch's, about
+
 
 def pick_device(name: str) -> torch.device:
     """The device a setting names: auto is the first GPU, or the CPU where there is none.
@@ -48,6 +50,20 @@ def use_threads(count: float | None = None) -> int:
     threads = max(1, int(count if count is not None else len(os.sched_getaffinity(0))))
     torch.set_num_threads(threads)
     return threads
+
+
+def use_gpu_share(share: float, device: torch.device) -> None:
+    """Has this process take no more of a GPU's memory than its share, where it shares the GPU with others.
+
+    CUDA itself takes some for each process; that is kept out of what torch may have.
+
+    Args:
+        share: of one GPU, 0 to 1; more, or none, is no limit.
+        device: where the process works.
+    """
+    if device.type == "cuda" and 0 < share < 1:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - CUDA_ITSELF / total), device)
 
 
 def keep_freed_memory() -> None:

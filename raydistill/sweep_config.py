@@ -1,7 +1,7 @@
 """Every setting of a sweep: the YAML file that `raydistill sweep` reads."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -90,7 +90,7 @@ class Budget(Settings):
     iterations: int = Field(2000, ge=1)
     """Outer iterations of a trial that is not stopped early."""
     concurrent: Literal["auto"] | int = "auto"
-    """Trials at a time; auto as many as the resources allow."""
+    """Trials at a time; auto as many as fit, by the cores, GPUs and measured memory of each node."""
     hours: float | None = Field(None, gt=0)
     """Start and continue no trial after this time."""
 
@@ -107,8 +107,16 @@ class Resources(Settings):
 
     cpu: float = Field(1, gt=0)
     """Cores; torch gets as many threads."""
-    gpu: float = Field(0, ge=0)
-    """GPUs; 0.25 puts four trials on one."""
+    gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """GPUs; 0.25 puts four trials on one, each with a quarter of its memory; auto the share that the largest trial was
+    measured to need."""
+    memory: float | None = Field(None, gt=0)
+    """GiB of main memory; with `budget.concurrent` auto, what the largest trial was measured to need."""
+
+    def bundle(self) -> dict[str, float]:
+        """In Ray's words: amounts of CPU, GPU and memory (bytes), without those that are 0."""
+        amounts = {"CPU": self.cpu, "GPU": self.gpu, "memory": round((self.memory or 0) * 2**30)}
+        return {name: float(amount) for name, amount in amounts.items() if amount}
 
 
 class Published(Settings):

@@ -50,6 +50,8 @@ def _check_resources(need: Resources, workers: int) -> None:
         return
     for name, wanted in (("CPU", need.cpu), ("GPU", need.gpu)):
         there = nodes[0].get(name, 0)
+        if wanted == "auto":  # some share of one
+            wanted = 1 / 1024
         if wanted * workers > there:
             each = f" for each of {workers} workers" if workers > 1 else ""
             raise UserError(f"resources.{name.lower()}={wanted:g}{each}: this machine has {there:g}")

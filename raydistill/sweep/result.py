@@ -16,7 +16,7 @@ from raydistill.run import Run, load_checkpoint
 from raydistill.storage import join, write_json
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.trainable import BEST
-from raydistill.sweep_config import SweepConfig
+from raydistill.sweep_config import Resources, SweepConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class SweepResult:
         }
 
 
-def collect(config: SweepConfig, folder: str, results: tune.ResultGrid, shared: dict[str, Any]) -> SweepResult:
+def collect(
+    config: SweepConfig, folder: str, results: tune.ResultGrid, shared: dict[str, Any], places: Resources
+) -> SweepResult:
     """The rows of all trials that reported, and the front, whose artifacts are tested and kept in FOLDER/front.
 
     Args:
@@ -51,6 +53,7 @@ def collect(config: SweepConfig, folder: str, results: tune.ResultGrid, shared: 
         folder: its place.
         results: what Tune kept.
         shared: what all trials share, as of `DistillTrial.setup`.
+        places: what a trial occupied.
     """
     rows: list[dict[str, Any]] = []
     for result in results:
@@ -67,17 +70,16 @@ def collect(config: SweepConfig, folder: str, results: tune.ResultGrid, shared: 
     front = sorted(non_dominated(rows, config.objectives), key=lambda row: row["num_images"])
     for row in front:
         row["artifact"] = join(folder, "front", f"trial-{row['trial']}{SUFFIX}")
-    _test(front, config, shared)
+    _test(front, shared, places)
     for row in rows:
         del row["checkpoint"], row["settings"]
     write_json(join(folder, "front.json"), front)
     return SweepResult(config, folder, rows, front)
 
 
-def _test(front: list[dict[str, Any]], config: SweepConfig, shared: dict[str, Any]) -> None:
+def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources) -> None:
     """Tests the sets of the front, in places like the trials', and keeps them as artifacts."""
-    need = config.resources
-    task: Any = ray.remote(num_cpus=need.cpu, num_gpus=need.gpu)(final_test)
+    task: Any = ray.remote(num_cpus=places.cpu, num_gpus=places.gpu)(final_test)
     given = ray.put(shared)
     tests = [task.remote(row["settings"], row["checkpoint"], given) for row in front]
     for row, results in zip(front, ray.get(tests), strict=True):

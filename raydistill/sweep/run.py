@@ -16,11 +16,12 @@ from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
 from raydistill.run import matched
 from raydistill.storage import exists, join, open_place, read_json, write_json
+from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
 from raydistill.sweep.trainable import DistillTrial
-from raydistill.sweep_config import SweepConfig
+from raydistill.sweep_config import Resources, SweepConfig
 
 SWEEP_FILE = "sweep.json"
 
@@ -57,14 +58,15 @@ def sweep(
         "data": data.to_numpy(),
         "bank": bank and bank.to_numpy(),
         "threads": config.resources.cpu,
-        "gpus": config.resources.gpu,
     }
     with ray_running(config.resources, common.workers):
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
-        tuner = _restored(config, folder, shared) if resume else _fresh(config, shared, console is not None)
+        places = fitted(config, shared, console.print if console else lambda line: None)
+        trainable = _trainable(places, shared | {"gpus": places.gpu})
+        tuner = _restored(folder, trainable) if resume else _fresh(config, trainable, console is not None)
         results = tuner.fit()
-        return collect(config, folder, results, shared)
+        return collect(config, folder, results, shared, places)
 
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
@@ -106,18 +108,17 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
         initial_weights(settings, network, torch.device("cpu"), bank.networks if bank is not None else None)
 
 
-def _trainable(config: SweepConfig, shared: dict[str, Any]) -> Any:
+def _trainable(places: Resources, shared: dict[str, Any]) -> Any:
     """The trial class with its resources and with what all trials share, put once into the object store."""
-    bundle = {name.upper(): amount for name, amount in config.resources if amount}
-    places = tune.PlacementGroupFactory([bundle] * shared["base"].get("workers", 1))  # one for each worker
-    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), places)
+    bundles = [places.bundle()] * shared["base"].get("workers", 1)  # one for each worker
+    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), tune.PlacementGroupFactory(bundles))
 
 
-def _fresh(config: SweepConfig, shared: dict[str, Any], show: bool) -> tune.Tuner:
+def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
     filesystem, inside = open_place(config.storage)
     concurrent = None if config.budget.concurrent == "auto" else config.budget.concurrent
     return tune.Tuner(
-        _trainable(config, shared),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=optuna_search(config),
             scheduler=_scheduler(config),
@@ -141,10 +142,10 @@ def _fresh(config: SweepConfig, shared: dict[str, Any], show: bool) -> tune.Tune
     )
 
 
-def _restored(config: SweepConfig, folder: str, shared: dict[str, Any]) -> tune.Tuner:
+def _restored(folder: str, trainable: Any) -> tune.Tuner:
     filesystem, inside = open_place(folder)
     return tune.Tuner.restore(
-        inside, _trainable(config, shared), storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
+        inside, trainable, storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
     )
 
 

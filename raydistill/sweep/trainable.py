@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
@@ -13,8 +14,8 @@ from raydistill.bank import Bank
 from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
-from raydistill.device import pick_device, use_threads
-from raydistill.errors import Diverged
+from raydistill.device import pick_device, use_gpu_share, use_threads
+from raydistill.errors import Diverged, UserError
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.run import Run, load_checkpoint, save_checkpoint
 from raydistill.sweep_config import OBJECTIVES
@@ -53,7 +54,9 @@ class DistillTrial(tune.Trainable):
         """
         use_threads(threads)
         self.base = base
-        self.data = Dataset.from_numpy(data).to(pick_device(DistillConfig(**base).device))
+        device = pick_device(DistillConfig(**base).device)
+        use_gpu_share(gpus, device)
+        self.data = Dataset.from_numpy(data).to(device)
         self.bank = Bank.from_numpy(bank) if bank else None
         self.threads, self.gpus = threads, gpus
         self.others = ExitStack()
@@ -93,6 +96,9 @@ class DistillTrial(tune.Trainable):
             self.board.hparams(self.searched, list(OBJECTIVES))
         try:
             metrics = self.run.advance() or {}
+        except torch.OutOfMemoryError as error:
+            share = f"resources.gpu={self.gpus:g}" if 0 < self.gpus < 1 else "one GPU"
+            raise UserError(f"{share}: has too little memory for this trial: {str(error).splitlines()[0]}") from error
         except Diverged:
             worst = {name: value for name, value in OBJECTIVES.items() if value is not None}
             return self._result({}) | worst | {"members": [{}], "diverged": 1, "done": True}
