@@ -9,7 +9,6 @@ Any Arrow reader opens it; nothing in it is pickled.
 
 import hashlib
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from raydistill.arrow import from_ipc, to_ipc
 from raydistill.config import DistillConfig, PretrainConfig
 from raydistill.data import Dataset
+from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
 from raydistill.networks import Network
 from raydistill.storage import open_place, read_file
@@ -66,10 +66,9 @@ class Bank:
     @classmethod
     def from_numpy(cls, values: dict[str, Any]) -> "Bank":
         """The inverse of `to_numpy`; shares the array's memory, which may be read-only: nothing here writes to it."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            networks = torch.from_numpy(values["networks"])
-        return cls(networks, BankManifest.model_validate(values["manifest"]), values["fingerprint"])
+        return cls(
+            sharing_tensor(values["networks"]), BankManifest.model_validate(values["manifest"]), values["fingerprint"]
+        )
 
 
 def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor) -> pa.Table:

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import warnings
+from typing import Any
 
 import torch
 
@@ -79,3 +81,10 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
     except (OSError, AttributeError):
         return
+
+
+def sharing_tensor(array: Any) -> torch.Tensor:
+    """A tensor in a numpy array's memory, which may be read-only (as Ray's shared memory is): only to be read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -1,7 +1,6 @@
 """A real data set as tensors: split, normalised once, ready on the device."""
 
 import hashlib
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from raydistill.data.images import in_parts
 from raydistill.data.raw import RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
+from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
 
 
@@ -108,9 +108,7 @@ class Dataset:
     @classmethod
     def from_numpy(cls, values: dict[str, Any]) -> "Dataset":
         """The inverse of `to_numpy`; shares the arrays' memory, which may be read-only: nothing here writes to it."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            tensors = {k: torch.from_numpy(v) for k, v in values.items() if isinstance(v, np.ndarray)}
+        tensors = {k: sharing_tensor(v) for k, v in values.items() if isinstance(v, np.ndarray)}
         train, val, test = (
             Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
         )
