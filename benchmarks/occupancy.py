@@ -4,7 +4,8 @@
 
 runs sweeps/mnist_fixed.yaml as `raydistill sweep` does, and notes when each step began and ended. The rest of the time
 goes into checkpoints and results between two steps of a trial, into changing to the next trial, and into slots that
-find no trial to run at the end. Writes benchmarks/results/DATE-occupancy.md.
+find no trial to run at the end. It also says how much memory a process that runs one trial after the other gains with
+each, beside the size of what a trial holds. Writes benchmarks/results/DATE-occupancy.md.
 """
 
 import argparse
@@ -33,13 +34,24 @@ SWEEP = Path(__file__).parent.parent / "sweeps" / "mnist_fixed.yaml"
 
 
 class TimedTrial(DistillTrial):
-    """A trial that says when each of its steps began and ended, and where."""
+    """A trial that says when each of its steps began and ended, and what its process and its tensors take."""
 
     def step(self) -> dict[str, Any]:
         """The trial's own, between two looks at the clock."""
         begin = time.time()
         result = super().step()
-        return result | {"step_begin": begin, "step_end": time.time()}
+        learned, config = self.run.current, self.run.config
+        batch = self.run.data.train.images[: config.batch_size]
+        held = sum(t.nbytes for t in (learned.images, learned.labels, batch)) + 4 * self.run.network.num_weights
+        private = next(
+            line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
+        )
+        return result | {
+            "step_begin": begin,
+            "step_end": time.time(),
+            "held": held,
+            "private": int(private.split()[1]) * 1024,
+        }
 
 
 def main() -> None:
@@ -99,7 +111,25 @@ def table(steps: list[dict[str, Any]], slots: int, whole: float) -> list[str]:
     head = f"{trials} trials in {last - first:.1f} s on {slots} slots ({len(places)} processes); "
     head += f"{whole:.1f} s with start and final tests."
     lines = [head, "", "| slots' time | s | share | each, s | times |", "|---|---|---|---|---|"]
-    return lines + [f"| {name} | {s:.1f} | {100 * s / total:.1f}% | {each:.3f} | {n} |" for name, s, each, n in rows]
+    lines += [f"| {name} | {s:.1f} | {100 * s / total:.1f}% | {each:.3f} | {n} |" for name, s, each, n in rows]
+    return [*lines, "", memory(list(places.values()))]
+
+
+def memory(places: list[list[dict[str, Any]]]) -> str:
+    """What the processes gained from the end of their second trial, when their caches are full, to their last."""
+    gains = []
+    for place in places:
+        ends = {step["trial_id"]: step["private"] for step in place}  # the last of each trial, in their order
+        _, *others = ends.values()
+        if len(others) > 1:
+            gains.append((others[-1] - others[0]) / (len(others) - 1))
+    held = statistics.mean(step["held"] for place in places for step in place)
+    if not gains:
+        return "Too few trials to say what memory each leaves behind."
+    return (
+        f"Private memory of a process grows by {statistics.mean(gains) / 1e6:.2f} MB a trial; the network, "
+        f"distilled set and batch of one are {held / 1e6:.2f} MB."
+    )
 
 
 if __name__ == "__main__":
