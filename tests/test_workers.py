@@ -1,7 +1,10 @@
 """Several workers in one run: the same result as one, to rounding; and what happens when one is lost."""
 
+import ipaddress
 import os
 import signal
+import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import ray
 import torch
 
 from raydistill.cluster.connect import ray_running
+from raydistill.cluster.private import start_private_ray
 from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.distill import Watcher, distill
@@ -24,7 +28,7 @@ UPDATE = {"weights": "random", "train_nets": 4, "iterations": 4, "labels": "soft
 def places():
     """A Ray with places for three, whatever the machine has."""
     os.environ.pop("RAY_ADDRESS", None)
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    start_private_ray(num_cpus=3, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -76,6 +80,42 @@ def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digit
     assert torch.equal(resumed.distilled.images, whole.distilled.images)
     assert torch.equal(resumed.distilled.labels, whole.distilled.labels)
     assert resumed.metrics["test_accuracy"] == whole.metrics["test_accuracy"]
+
+
+def test_all_of_it_listens_on_this_machine_alone_and_keeps_its_token(places, config, digits):
+    with team(config.model_copy(update={"workers": 2}), digits) as workers:
+        Run(config.model_copy(update={"workers": 2}), digits, workers=workers)
+        mine = [pid for pid in processes(b"") if os.getpid() in ancestors(pid)]
+        with socket.create_server(("0.0.0.0", 0)) as careless:
+            wide = {(host, port) for host, port in listening(mine) if not ipaddress.ip_address(host).is_loopback}
+        assert wide == {careless.getsockname()}  # so it would be seen
+        assert (
+            len(listening(mine)) >= 10
+        )  # GCS, raylet, object manager, agents, driver, actors; torch's store and pairs
+        token = Path.home() / ".ray" / "auth_token"
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+        told = [Path(f"/proc/{pid}/cmdline") for pid in mine]
+        logs = [path for path in Path(ray.get_runtime_context().get_session_dir(), "logs").rglob("*") if path.is_file()]
+        assert len(logs) > 10
+        assert not [path for path in [*logs, *told] if token.read_bytes() in path.read_bytes()]
+
+
+def listening(pids):
+    """Address and port of each TCP socket on which these processes wait for calls."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):
+            sockets |= {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for family in ("tcp", "tcp6"):
+        for line in Path("/proc/net", family).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:  # 0A: it listens
+                host, port = fields[1].split(":")
+                words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]  # little-endian words
+                address = ipaddress.ip_address(b"".join(words))
+                found.add((str(getattr(address, "ipv4_mapped", None) or address), int(port, 16)))
+    return found
 
 
 def test_a_lost_worker_is_said(places, config, digits):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ray
 
+from raydistill.cluster.private import start_private_ray
 from raydistill.errors import UserError
 from raydistill.sweep_config import Resources
 
@@ -31,7 +32,7 @@ def ray_running(need: Resources, workers: int = 1) -> Iterator[None]:
 
 
 def _connect() -> None:
-    """To the cluster of RAY_ADDRESS or of `ray start`, else to one of our own, without dashboard.
+    """To the cluster of RAY_ADDRESS or of `ray start`, else to one of our own, on loopback and without dashboard.
 
     Not `address="auto"`: that would also join the private one of another sweep on this machine, and end with it.
     """
@@ -40,7 +41,7 @@ def _connect() -> None:
     if os.environ.get("RAY_ADDRESS") or started.exists():
         ray.init(**quiet)
     else:
-        ray.init(address="local", include_dashboard=False, **quiet)
+        start_private_ray(**quiet)
 
 
 def _check_resources(need: Resources, workers: int) -> None:

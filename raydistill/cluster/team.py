@@ -1,6 +1,9 @@
 """Several workers for one distillation: this process leads, Ray actors follow."""
 
+import ipaddress
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -81,11 +84,12 @@ def _wait_until_ready(followers: list[Any]) -> None:
 
 def _led(config: DistillConfig, followers: list[Any]) -> Iterator[Workers]:
     """The group that this process leads."""
-    host = ray.util.get_node_ip_address()
-    port = _free_port()
+    host = _stay_on_rays_network()
+    listener = socket.create_server((host, 0))
+    port = int(listener.getsockname()[1])
     for rank, follower in enumerate(followers, 1):
         follower.follow.remote(rank, host, port)
-    workers = Workers(0, config.workers, host, port, pick_device(config.device))
+    workers = Workers(0, config.workers, host, port, pick_device(config.device), listener)
     try:
         yield workers
     finally:
@@ -94,10 +98,13 @@ def _led(config: DistillConfig, followers: list[Any]) -> Iterator[Workers]:
         workers.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+def _stay_on_rays_network() -> str:
+    """Ray's address of this node. Where that is loopback, torch's processes do not talk on another interface either."""
+    address = str(ray.util.get_node_ip_address())
+    if ipaddress.ip_address(address).is_loopback:
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, "lo0" if sys.platform == "darwin" else "lo")
+    return address
 
 
 class Follower:
@@ -123,6 +130,7 @@ class Follower:
 
     def follow(self, rank: int, host: str, port: int) -> None:
         """Joins the leader and obeys it."""
+        _stay_on_rays_network()
         network, objective = matched(self.config, self.data, self.bank)
         workers = Workers(rank, self.config.workers, host, port, self.device)
         networks = self.bank.networks if self.bank is not None else None

@@ -6,6 +6,7 @@ trains only its share of the networks, and the hypergradients are averaged. So a
 """
 
 from datetime import timedelta
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,7 @@ class Workers:
         count: how many there are.
         host, port: where the leader listens.
         device: that this process computes on.
+        listener: the leader's socket there; torch's own would listen on every address of this machine.
 
     Raises:
         UserError: the others did not come.
@@ -37,11 +39,14 @@ class Workers:
 
     STEP, LOAD, END = range(3)  # what the leader may order
 
-    def __init__(self, rank: int, count: int, host: str, port: int, device: torch.device) -> None:
+    def __init__(
+        self, rank: int, count: int, host: str, port: int, device: torch.device, listener: socket | None = None
+    ) -> None:
         self.rank, self.count = rank, count
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
-            store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING)
+            own = listener.detach() if listener else None
+            store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING, master_listen_fd=own)
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
