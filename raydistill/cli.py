@@ -275,6 +275,23 @@ def sweep(
             raise typer.Exit(1)
 
 
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="YAML file of a cluster, as cluster.yaml.")] = Path("cluster.yaml"),
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a cluster's file before `ray up`: Ray's schema, machines, open ports, the token."""
+    with one_line_errors(debug):
+        from raydistill.cluster.check import check_cluster, cluster_summary
+
+        summary = cluster_summary(check_cluster(file))
+        kinds = ", ".join(f"{kind['least']} to {kind['most']} {name}" for name, kind in summary["workers"].items())
+        console.print(f"{file}: ready for `ray up {file}`: a head and {kinds}", highlight=False, soft_wrap=True)
+        if as_json:
+            _print_json({"file": str(file)} | summary)
+
+
 def _new_folder(name: str) -> Path:
     name = name.replace(":", "-").replace("/", "_")
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

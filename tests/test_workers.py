@@ -88,7 +88,7 @@ def test_all_of_it_listens_on_this_machine_alone_and_keeps_its_token(places, con
         mine = [pid for pid in processes(b"") if os.getpid() in ancestors(pid)]
         with socket.create_server(("0.0.0.0", 0)) as careless:
             wide = {(host, port) for host, port in listening(mine) if not ipaddress.ip_address(host).is_loopback}
-        assert wide == {careless.getsockname()}  # so it would be seen
+            assert wide == {careless.getsockname()}  # so it would be seen
         assert (
             len(listening(mine)) >= 10
         )  # GCS, raylet, object manager, agents, driver, actors; torch's store and pairs

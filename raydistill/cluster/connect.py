@@ -45,9 +45,9 @@ def _connect() -> None:
 
 
 def _check_resources(need: Resources, workers: int) -> None:
-    """On a cluster of one node there is no hope that a larger one joins."""
+    """On one node there is no hope that a larger one joins, unless it is the head of a cluster, without cores."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if len(nodes) != 1 or os.environ.get("RAY_ADDRESS"):
+    if len(nodes) != 1 or os.environ.get("RAY_ADDRESS") or not nodes[0].get("CPU"):
         return
     for name, wanted in (("CPU", need.cpu), ("GPU", need.gpu)):
         there = nodes[0].get(name, 0)
