@@ -147,9 +147,10 @@ def processes(name):
 def ancestors(pid):
     """The process that began this one, the one that began that, and so on."""
     line = []
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        line.append(pid)
+    with suppress(OSError):  # it ended meanwhile
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            line.append(pid)
     return line
 
 
