@@ -1,5 +1,6 @@
 """What Ray would do with cluster.yaml on AWS, done to a simulated one: keys, groups, machines. Nothing leaves here."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import yaml
 from moto import mock_aws
 
-CLUSTER = Path(__file__).parents[2] / "cluster.yaml"
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster.yaml"
 REGION = "us-west-2"
 
 
@@ -22,8 +24,11 @@ def aws(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "testing")
     with mock_aws():
         iam = boto3.client("iam", region_name=REGION)
-        for name in ("raydistill-head", "raydistill-worker"):
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+        policies = {path.stem: path.read_text() for path in (ROOT / "deploy" / "aws").glob("*.json")}
+        for name, allowed in (("raydistill-head", ("head", "bucket")), ("raydistill-worker", ("bucket",))):
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument=policies["trust"])
+            for what in allowed:
+                iam.put_role_policy(RoleName=name, PolicyName=what, PolicyDocument=policies[what])
             iam.create_instance_profile(InstanceProfileName=name)
             iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
         yield boto3.client("ec2", region_name=REGION)
@@ -70,3 +75,24 @@ def test_only_ssh_is_open_to_the_world_and_its_key_is_ours(aws, tmp_path):
     key = Path(config["auth"]["ssh_private_key"])
     assert key.is_relative_to(tmp_path)
     assert stat.S_IMODE(os.stat(key).st_mode) == 0o600
+
+
+def test_what_the_roles_may_do():
+    """Workers get at the bucket and nothing else; the head may hand on the workers' role only."""
+    roles = {path.stem: json.loads(path.read_text())["Statement"] for path in (ROOT / "deploy" / "aws").glob("*.json")}
+    assert set(roles) == {"trust", "bucket", "head"}
+    assert all(resource.startswith("arn:aws:s3:::my-bucket") for resource in _resources(roles["bucket"]))
+    [passed] = [statement for statement in roles["head"] if statement["Action"] == "iam:PassRole"]
+    assert passed["Resource"].endswith(":role/raydistill-worker")
+    assert not [
+        action for role in roles.values() for action in _actions(role) if action.endswith(":*") or action == "*"
+    ]
+
+
+def _resources(statements):
+    return [statement["Resource"] for statement in statements]
+
+
+def _actions(statements):
+    found = [statement["Action"] for statement in statements]
+    return [action for actions in found for action in ([actions] if isinstance(actions, str) else actions)]
