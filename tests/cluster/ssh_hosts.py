@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hosts import Host, Hosts, wait_until
@@ -37,6 +38,9 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/sshd {sockets}
 mount -t tmpfs tmpfs {sockets}
 """
+
+
+SOCKETS = f"/tmp/ray_ssh_{hashlib.sha256(getpass.getuser().encode()).hexdigest()[:10]}"  # where Ray keeps those of ssh
 
 
 def why_no_ssh() -> str:
@@ -80,8 +84,7 @@ class SshHosts:
             f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/bash\nsshd:x:100:65534::/run/sshd:/bin/false\n"
         )
         (host.folder / "passwd").write_text(line)
-        sockets = f"/tmp/ray_ssh_{hashlib.sha256(getpass.getuser().encode()).hexdigest()[:10]}"
-        host.run("sh", "-c", ROOM.format(folder=host.folder, sockets=sockets))
+        host.run("sh", "-c", ROOM.format(folder=host.folder, sockets=SOCKETS))
         kept = {name: os.environ[name] for name in ("LANG", "TERM") if name in os.environ}
         host.env = kept | {"HOME": str(home), "TMPDIR": str(host.folder), "PATH": os.environ["PATH"]}
         host.start(str(_tool("sshd")), "-D", "-e", "-f", folder / "sshd", stderr=subprocess.DEVNULL)
@@ -91,3 +94,5 @@ class SshHosts:
     def close(self) -> None:
         """Ends all of them."""
         self.hosts.close()
+        with suppress(OSError):  # of another Ray here
+            os.rmdir(SOCKETS)

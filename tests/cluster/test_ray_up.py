@@ -58,7 +58,7 @@ class Site:
         config["max_workers"] = len(machines)
         return config
 
-    def run(self, *words: str, timeout: float = 150) -> str:
+    def run(self, *words: str, timeout: float = 300) -> str:
         """What a command says on the laptop, in its clone."""
         begin = time.monotonic()
         done = self.laptop.run(*words, cwd=self.project, timeout=timeout)
