@@ -67,7 +67,7 @@ class Distribution(Settings):
 
 
 class Asha(Settings):
-    """Asynchronous successive halving (Li et al. 2018) on val_accuracy."""
+    """Successive halving (Li et al. 2018): trials are compared at rungs, and only the best of each go on."""
 
     grace: int = Field(200, ge=1)
     """Iterations before a trial may be stopped."""
@@ -76,10 +76,22 @@ class Asha(Settings):
 
 
 class Scheduler(Settings):
-    """Which trials are stopped early."""
+    """Which trials are stopped early: one of these, pareto_asha if none is named."""
 
-    asha: Asha = Asha()
-    """Stop the less accurate ones."""
+    pareto_asha: Asha | None = None
+    """Those that others beat in all `objectives`, and those that stand close to others (Schmucker et al. 2021)."""
+    asha: Asha | None = None
+    """The less accurate ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        named = {name: settings for name, settings in value.items() if settings is not None}
+        if value.keys() - cls.model_fields.keys() or (value and len(named) != 1):
+            raise ValueError("should name one: {pareto_asha: {...}} or {asha: {...}}")
+        return named or {"pareto_asha": {}}
 
 
 class Budget(Settings):
@@ -151,8 +163,8 @@ class SweepConfig(Settings):
     """Points to try first; what they leave out is taken from `base` or the defaults."""
     budget: Budget = Budget()
     """How much the sweep may use."""
-    scheduler: Scheduler | Literal["none"] = Scheduler()
-    """Early stopping: {asha: {...}} or none."""
+    scheduler: Scheduler | Literal["none"] = Scheduler(pareto_asha=Asha())
+    """Early stopping: {pareto_asha: {...}}, {asha: {...}} or none."""
     resources: Resources = Resources()
     """What one trial occupies."""
     published: Published | None = None

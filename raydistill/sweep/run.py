@@ -18,10 +18,11 @@ from raydistill.run import matched
 from raydistill.storage import exists, join, open_place, read_json, write_json
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
+from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
 from raydistill.sweep.trainable import DistillTrial
-from raydistill.sweep_config import Resources, SweepConfig
+from raydistill.sweep_config import Asha, Resources, SweepConfig
 
 SWEEP_FILE = "sweep.json"
 
@@ -117,11 +118,13 @@ def _trainable(places: Resources, shared: dict[str, Any]) -> Any:
 def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
     filesystem, inside = open_place(config.storage)
     concurrent = None if config.budget.concurrent == "auto" else config.budget.concurrent
+    scheduler = scheduler_of(config)
+    memory = [SchedulerState(scheduler)] if isinstance(scheduler, ParetoASHA) else []
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=optuna_search(config),
-            scheduler=_scheduler(config),
+            scheduler=scheduler,
             num_samples=config.budget.trials,
             max_concurrent_trials=concurrent,
             time_budget_s=config.budget.hours and config.budget.hours * 3600,
@@ -136,7 +139,7 @@ def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
             failure_config=tune.FailureConfig(max_failures=2),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
-            callbacks=[JsonLoggerCallback(), *([Monitor(config.budget.trials)] if show else [])],
+            callbacks=[JsonLoggerCallback(), *memory, *([Monitor(config.budget.trials)] if show else [])],
             verbose=0,
         ),
     )
@@ -149,11 +152,14 @@ def _restored(folder: str, trainable: Any) -> tune.Tuner:
     )
 
 
-def _scheduler(config: SweepConfig) -> TrialScheduler:
+def scheduler_of(config: SweepConfig) -> TrialScheduler:
+    """The scheduler that the sweep names."""
     if config.scheduler == "none":
         return FIFOScheduler()
-    asha = config.scheduler.asha
     longest = config.budget.iterations
+    if (pareto := config.scheduler.pareto_asha) is not None:
+        return ParetoASHA(config.objectives, longest, pareto.grace, pareto.reduction)
+    asha = config.scheduler.asha or Asha()
     return ASHAScheduler(
         time_attr="iterations",
         metric="val_accuracy",

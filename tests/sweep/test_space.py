@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from raydistill.settings import validated
 from raydistill.sweep.front import non_dominated
@@ -57,7 +58,7 @@ def test_results_reach_optuna(objectives, directions):
     study = search._ot_study
     assert [d.name for d in study.directions] == directions
     search.suggest("a")
-    search.on_trial_complete("a", {"val_accuracy": 0.5, "num_images": 20, "training_iteration": 1})
+    search.on_trial_complete("a", {"val_accuracy": 0.5, "num_images": 20, "iterations": 2000})
     assert study.trials[0].state == optuna.trial.TrialState.COMPLETE
     assert study.trials[0].values == [0.5, 20][: len(objectives)]
 
@@ -71,11 +72,79 @@ def test_every_set_of_a_population_reaches_optuna():
         {"seed": 8, "inner_lr": 5.0, "outer_lr": 0.2, "val_accuracy": 0.7},  # outside the space
         {"seed": 9, "inner_lr": 0.3, "outer_lr": 0.2},  # without a validation
     ]
-    search.on_trial_complete("a", {"val_accuracy": 0.8, "num_images": 20, "members": members})
+    result = {"val_accuracy": 0.8, "num_images": 20, "iterations": 2000, "members": members}
+    search.on_trial_complete("a", result)
     told = [(trial.params, trial.values) for trial in search._ot_study.trials]
     assert told == [(point, [0.5, 20]), (point | {"inner_lr": 0.25}, [0.8, 20])]
-    search.on_trial_complete("a", {"val_accuracy": 0.8, "num_images": 20, "members": members})  # Ray may say it twice
+    search.on_trial_complete("a", result)  # Ray may say it twice
     assert len(search._ot_study.trials) == 2
+
+
+ONE = {"objectives": {"val_accuracy": "max"}}
+
+
+def test_with_one_objective_a_stopped_trial_is_pruned_with_its_values():
+    search = optuna_search(config(**ONE))
+    for trial in ("stopped", "whole", "diverged", "failed", "never ran"):
+        search.suggest(trial)
+    results = [{"val_accuracy": a, "iterations": i} for a, i in ((0.3, 100), (0.5, 200), (0.7, 300))]
+    for result in (*results[:2], results[0]):  # set back by a failure, it says the first again
+        search.on_trial_result("stopped", result)
+    search.on_trial_complete("stopped", results[2])  # Ray tells the result that stopped it only here
+    search.on_trial_result("whole", results[0])
+    search.on_trial_complete("whole", {"val_accuracy": 0.8, "iterations": 2000})
+    search.on_trial_complete("diverged", {"val_accuracy": 0.0, "iterations": 150, "diverged": 1, "members": [{}]})
+    search.on_trial_complete("failed", error=True)
+    search.on_trial_complete("never ran")
+    stopped, whole, diverged, failed, never = search._ot_study.trials
+    assert stopped.state == TrialState.PRUNED
+    assert stopped.intermediate_values == {100: 0.3, 200: 0.5, 300: 0.7}
+    assert (whole.state, whole.value, whole.intermediate_values) == (TrialState.COMPLETE, 0.8, {100: 0.3})
+    assert (diverged.state, diverged.value) == (TrialState.COMPLETE, 0.0)
+    assert (failed.state, failed.value) == (TrialState.FAIL, None)
+    assert (never.state, never.intermediate_values) == (TrialState.PRUNED, {})
+    assert search.suggest("next")  # the sampler takes them all
+
+
+def test_with_several_objectives_a_stopped_trial_counts_with_its_best_set():
+    """And as slow as it would have been: else those stopped first would be the fastest there are."""
+    search = optuna_search(config(objectives={"val_accuracy": "max", "num_images": "min", "seconds": "min"}))
+    for trial in ("stopped", "whole"):
+        search.suggest(trial)
+    last = {"val_accuracy_last": 0.4, "val_accuracy": 0.5, "num_images": 20, "seconds": 9.0, "iterations": 200}
+    search.on_trial_result("stopped", last)
+    search.on_trial_complete("stopped", last)
+    search.on_trial_complete("whole", {"val_accuracy": 0.6, "num_images": 20, "seconds": 80.0, "iterations": 2000})
+    stopped, whole = search._ot_study.trials
+    assert (stopped.state, stopped.values) == (TrialState.COMPLETE, [0.5, 20, 90.0])
+    assert (whole.state, whole.values) == (TrialState.COMPLETE, [0.6, 20, 80.0])
+
+
+def test_a_stopped_population_is_pruned_set_by_set():
+    search = optuna_search(config(**ONE))
+    point = search.suggest("a")
+    members = [{"val_accuracy": 0.5}, {"val_accuracy": 0.8, "inner_lr": 0.25}]
+    search.on_trial_result("a", {"val_accuracy": 0.8, "iterations": 100, "members": members})
+    search.on_trial_complete("a", {"val_accuracy": 0.8, "iterations": 200, "members": members})
+    first, second = search._ot_study.trials
+    assert (first.state, first.params, first.intermediate_values) == (TrialState.PRUNED, point, {100: 0.5, 200: 0.5})
+    assert (second.state, second.params["inner_lr"], second.intermediate_values) == (
+        TrialState.PRUNED,
+        0.25,
+        {200: 0.8},
+    )
+
+
+def test_the_search_goes_on_after_it_was_saved(tmp_path):
+    search = optuna_search(config(**ONE))
+    search.suggest("a")
+    search.on_trial_result("a", {"val_accuracy": 0.3, "iterations": 100})
+    search.save(str(tmp_path / "search"))
+    again = optuna_search(config(**ONE))
+    again.restore(str(tmp_path / "search"))
+    again.on_trial_result("a", {"val_accuracy": 0.2, "iterations": 100})
+    again.on_trial_complete("a", {"val_accuracy": 0.4, "iterations": 200})
+    assert again._ot_study.trials[0].intermediate_values == {100: 0.3, 200: 0.4}
 
 
 def test_front_against_the_definition():

@@ -35,7 +35,7 @@ def sweep_config(folder, **update):
         "search": {"steps": {"int": [1, 2]}, "inner_lr": {"loguniform": [0.01, 0.3]}},
         "known_good": [{"steps": 1, "inner_lr": 0.1}],
         "budget": {"trials": 4, "iterations": 6},
-        "scheduler": {"asha": {"grace": 2, "reduction": 2}},
+        "scheduler": {"pareto_asha": {"grace": 2, "reduction": 2}},
         "storage": str(folder),
     }
     return validated(SweepConfig, values | update)
