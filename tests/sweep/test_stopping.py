@@ -16,32 +16,37 @@ from raydistill.sweep_config import SweepConfig
 TRIALS = 24
 
 
-class Curve(tune.Trainable):
-    """The more steps, the more images and the more accurate. One trial fails where a file says so."""
+def curve():
+    """The trials' class; made in a function, it goes to Ray's workers by value, as they cannot import this file."""
 
-    def setup(self, config):
-        self.iterations = 0
+    class Curve(tune.Trainable):
+        """The more steps, the more images and the more accurate. One trial fails where a file says so."""
 
-    def step(self):
-        self.iterations += 10
-        stumble = Path(self.config["stumble"])
-        if self.iterations == 50 and stumble.exists():
-            stumble.unlink()
-            raise RuntimeError("a bad day for this host")
-        accuracy = self.config["steps"] / 4 + self.config["inner_lr"] / 5
-        done = self.iterations >= 100
-        images = 10 * self.config["steps"]
-        return {"iterations": self.iterations, "val_accuracy": accuracy, "num_images": images, "done": done}
+        def setup(self, config):
+            self.iterations = 0
 
-    def save_checkpoint(self, folder):
-        Path(folder, "iterations").write_text(str(self.iterations))
+        def step(self):
+            self.iterations += 10
+            stumble = Path(self.config["stumble"])
+            if self.iterations == 50 and stumble.exists():
+                stumble.unlink()
+                raise RuntimeError("a bad day for this host")
+            accuracy = self.config["steps"] / 4 + self.config["inner_lr"] / 5
+            done = self.iterations >= 100
+            images = 10 * self.config["steps"]
+            return {"iterations": self.iterations, "val_accuracy": accuracy, "num_images": images, "done": done}
 
-    def load_checkpoint(self, folder):
-        self.iterations = int(Path(folder, "iterations").read_text())
+        def save_checkpoint(self, folder):
+            Path(folder, "iterations").write_text(str(self.iterations))
 
-    def reset_config(self, config):
-        self.setup(config)
-        return True
+        def load_checkpoint(self, folder):
+            self.iterations = int(Path(folder, "iterations").read_text())
+
+        def reset_config(self, config):
+            self.setup(config)
+            return True
+
+    return tune.with_resources(Curve, {"cpu": 1})
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def interrupted(local_ray, tmp_path_factory):
     config = validated(SweepConfig, values)
     scheduler = scheduler_of(config)
     first = tune.Tuner(
-        tune.with_resources(Curve, {"cpu": 1}),
+        curve(),
         param_space={"stumble": str(stumble)},
         tune_config=tune.TuneConfig(
             search_alg=optuna_search(config), scheduler=scheduler, num_samples=TRIALS, reuse_actors=True
@@ -76,7 +81,7 @@ def interrupted(local_ray, tmp_path_factory):
     known = scheduler.get_state()
     second = tune.Tuner.restore(
         str(folder / "t"),
-        tune.with_resources(Curve, {"cpu": 1}),
+        curve(),
         param_space={"stumble": str(stumble)},
         resume_errored=True,
     )
