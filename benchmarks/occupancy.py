@@ -12,6 +12,7 @@ import argparse
 import datetime
 import importlib
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -30,6 +31,7 @@ from raydistill.sweep.trainable import DistillTrial
 from raydistill.sweep_config import SweepConfig
 
 driver = importlib.import_module("raydistill.sweep.run")  # raydistill.sweep is the function
+STEPS = "steps.jsonl"
 SWEEP = Path(__file__).parent.parent / "sweeps" / "mnist_fixed.yaml"
 
 
@@ -46,12 +48,10 @@ class TimedTrial(DistillTrial):
         private = next(
             line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
         )
-        return result | {
-            "step_begin": begin,
-            "step_end": time.time(),
-            "held": held,
-            "private": int(private.split()[1]) * 1024,
-        }
+        times = {"step_begin": begin, "step_end": time.time(), "held": held, "private": int(private.split()[1]) * 1024}
+        with Path(self.logdir, STEPS).open("a") as file:  # it goes to the storage with each checkpoint
+            file.write(json.dumps(times | {"pid": os.getpid(), "trial_id": self.trial_id}) + "\n")
+        return result
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
 
 def read_steps(folder: Path) -> list[dict[str, Any]]:
     """Every step of every trial, in the order they began."""
-    files = folder.glob("trial-*/result.json")
+    files = folder.glob(f"trial-*/{STEPS}")
     return sorted(
         (json.loads(line) for file in files for line in file.read_text().splitlines()),
         key=lambda step: float(step["step_begin"]),

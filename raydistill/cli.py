@@ -1,17 +1,23 @@
 """The command line. Heavy libraries are imported by the command that needs them, so that --help is quick."""
 
-import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from raydistill.errors import Diverged, Stopped, UserError
+from raydistill.errors import UserError
+from raydistill.screen import (
+    DataDir,
+    Debug,
+    Json,
+    Set,
+    console,
+    one_line_errors,
+    print_accuracy,
+    print_json,
+    print_result,
+)
 from raydistill.shell import typed
 
 if TYPE_CHECKING:
@@ -23,38 +29,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
-
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated.")
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(envvar="RAYDISTILL_DATA", help="Folder of downloaded data sets [default: ~/.cache/raydistill]."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def main() -> None:
     """Entry point of the `raydistill` command."""
     app()
-
-
-@contextmanager
-def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turns what the user can mend into one line and exit code 2."""
-    try:
-        yield
-    except Stopped as stopped:
-        console.print(f"{_escaped(str(stopped))}; the same command goes on from there", highlight=False)
-        raise typer.Exit(130) from None
-    except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
-        if debug:
-            raise
-        errors.print(f"[bold red]error:[/] {_escaped(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(2) from None
 
 
 @app.command()
@@ -100,9 +79,9 @@ def distill(
             watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
         )
         path = folder / f"best{SUFFIX}"
-        _print_result(artifact, path, folder)
+        print_result(artifact, path, folder)
         if as_json:
-            _print_json(_result(artifact, path))
+            print_json(_result(artifact, path))
 
 
 @app.command()
@@ -154,9 +133,9 @@ def evaluate(
             "seconds": time.perf_counter() - start,
             "iterations": loaded.metrics.get("iterations"),
         }
-        _print_accuracy(metrics)
+        print_accuracy(metrics)
         if as_json:
-            _print_json(metrics)
+            print_json(metrics)
 
 
 @app.command()
@@ -193,7 +172,7 @@ def pretrain(
         command = f"raydistill distill --set weights=random_pretrained --set bank={folder}"
         console.print(f"  {typed(command)} --set dataset=...", highlight=False, soft_wrap=True)
         if as_json:
-            _print_json({**manifest.metrics, "bank": str(folder), "seconds": time.perf_counter() - start})
+            print_json({**manifest.metrics, "bank": str(folder), "seconds": time.perf_counter() - start})
 
 
 @app.command()
@@ -227,7 +206,7 @@ def baselines(
             comparison = compare(wanted, draws=draws, device=device, data_dir=data_dir)
         console.print(baselines_table(comparison))
         if as_json:
-            _print_json(comparison.to_json() | {"seconds": time.perf_counter() - begin})
+            print_json(comparison.to_json() | {"seconds": time.perf_counter() - begin})
 
 
 @app.command()
@@ -246,12 +225,14 @@ def show(
         write_figure(artifact_grid(loaded), out)
         console.print(f"{loaded.distilled.num_images} images drawn to {out}")
         if as_json:
-            _print_json({"artifact": artifact, "picture": str(out), "num_images": loaded.distilled.num_images})
+            print_json({"artifact": artifact, "picture": str(out), "num_images": loaded.distilled.num_images})
 
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="YAML file of the sweep.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="YAML file of the sweep; with --resume also its folder or address.")
+    ],
     overrides: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this name in its storage.")] = False,
     data_dir: DataDir = None,
@@ -260,17 +241,17 @@ def sweep(
 ) -> None:
     """Search settings with Ray Tune and Optuna: raydistill sweep sweeps/digits.yaml."""
     with one_line_errors(debug):
-        from raydistill.settings import read_yaml, validated, with_overrides
-        from raydistill.sweep_config import SweepConfig
+        from raydistill.settings import validated, with_overrides
+        from raydistill.sweep_config import SweepConfig, sweep_values
 
-        settings = validated(SweepConfig, with_overrides(read_yaml(file), overrides or []), f"{file}: ")
+        settings = validated(SweepConfig, with_overrides(sweep_values(source), overrides or []), f"{source}: ")
         from raydistill.sweep.run import sweep as run_sweep
         from raydistill.sweep.summary import print_summary
 
         result = run_sweep(settings, resume=resume, data_dir=data_dir, console=console)
         print_summary(result, console)
         if as_json:
-            _print_json(result.to_json())
+            print_json(result.to_json())
         if not result.trials:
             raise typer.Exit(1)
 
@@ -289,7 +270,42 @@ def check(
         kinds = ", ".join(f"{kind['least']} to {kind['most']} {name}" for name, kind in summary["workers"].items())
         console.print(f"{file}: ready for `ray up {file}`: a head and {kinds}", highlight=False, soft_wrap=True)
         if as_json:
-            _print_json({"file": str(file)} | summary)
+            print_json({"file": str(file)} | summary)
+
+
+Place = Annotated[str, typer.Argument(metavar="STORAGE", help="The sweep's folder or address, as runs/digits.")]
+
+
+@app.command()
+def status(storage: Place, as_json: Json = False, debug: Debug = False) -> None:
+    """Show how a sweep stands that runs here or elsewhere: raydistill status runs/digits."""
+    with one_line_errors(debug):
+        from raydistill.sweep.status import print_status, read_status
+
+        found = read_status(storage)
+        print_status(found, console)
+        if as_json:
+            print_json(found.to_json())
+
+
+@app.command()
+def stop(
+    storage: Place,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for its end; 0 only asks.")] = 600.0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """End a sweep that runs here or elsewhere, such that it can go on: raydistill stop runs/digits."""
+    with one_line_errors(debug):
+        from raydistill.sweep.status import ALIVE, print_status
+        from raydistill.sweep.status import stop as stop_sweep
+
+        found = stop_sweep(storage, timeout, tell=lambda state: console.print(state, highlight=False))
+        print_status(found, console)
+        if found.state in ALIVE:
+            console.print(f"[yellow]it was asked to stop, and is still {found.state}[/]", highlight=False)
+        if as_json:
+            print_json(found.to_json())
 
 
 def _new_folder(name: str) -> Path:
@@ -300,54 +316,6 @@ def _new_folder(name: str) -> Path:
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:
     keys = ("test_accuracy", "test_accuracy_std", "test_accuracy_before", "nets", "num_images", "baseline_random_real")
     return {**artifact.metrics, **{key: artifact.metrics.get(key) for key in keys}, "artifact": str(path)}
-
-
-def _print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
-    if "diverged" in artifact.provenance:
-        console.print(f"[yellow]diverged:[/] {_escaped(artifact.provenance['diverged'])}; the best set before is kept")
-    elif artifact.metrics.get("stopped"):
-        console.print(f"stopped at iteration {artifact.metrics['iterations']}; to go on:")
-        console.print(f"  {typed(f'raydistill distill --resume {folder}')}", highlight=False, soft_wrap=True)
-    _print_accuracy(artifact.metrics)
-    console.print("look at the images, the training, or test other networks:")
-    for command in (
-        f"raydistill show {path} -o grid.png",
-        f"tensorboard --logdir {folder}",
-        f"raydistill evaluate {path} --network convnet",
-    ):
-        console.print(f"  {typed(command)}", highlight=False, soft_wrap=True)
-
-
-def _print_accuracy(metrics: dict[str, Any]) -> None:
-    accuracy, std, nets = (metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
-    over = f"± {100 * std:.1f} over {nets} networks" if nets > 1 else "on its one network"
-    console.print(
-        f"[bold]{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}[/] "
-        f"({100 * metrics['test_accuracy_before']:.1f}% before); as many random real images: "
-        f"{100 * metrics['baseline_random_real']:.1f}%",
-        highlight=False,
-    )
-    if "test_attack_success" in metrics:
-        for name, what in (
-            ("class_accuracy", "the attacked class is recognised"),
-            ("attack_success", "and taken for the target"),
-            ("other_accuracy", "the others are recognised"),
-        ):
-            before, after = metrics[f"test_{name}_before"], metrics[f"test_{name}"]
-            console.print(f"  {what:33} {100 * after:5.1f}% ({100 * before:.1f}% before)", highlight=False)
-        console.print("  test accuracy here is the mean of the last two", highlight=False)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    """One line on standard output, whatever the console's width."""
-    sys.stdout.flush()
-    print(json.dumps(values, allow_nan=False, default=str), flush=True)
 
 
 if __name__ == "__main__":

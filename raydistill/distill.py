@@ -158,7 +158,7 @@ def keep(run: Run, folder: Path) -> None:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Within it, the first Ctrl-C or SIGTERM only makes the given function return True; a second Ctrl-C interrupts.
+    """Within it, the first Ctrl-C or SIGTERM only makes the given function return True; a second one interrupts.
 
     So that an iteration is never left half done. In other threads than the main one signals are not touched.
     """
@@ -166,7 +166,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
-        if asked and number == signal.SIGINT:
+        if asked:
             raise KeyboardInterrupt
         asked = True
 

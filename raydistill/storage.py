@@ -15,9 +15,12 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
     """The file system of a folder or an s3:// or gs:// address, and the path within it.
 
     Raises:
-        UserError: it is no such address.
+        UserError: it is no such address, or one with a password in it.
     """
     text = str(path).rstrip("/")
+    if has_password(text):
+        scheme = text.partition(":")[0]
+        raise UserError(f"{scheme}://...: leave keys out of addresses, which are shown; set them in the environment")
     try:
         if "://" in text:
             filesystem, inside = pa.fs.FileSystem.from_uri(text)
@@ -27,10 +30,42 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
         raise UserError(f"{path}: not a place that can be opened: {error}") from error
 
 
+def has_password(address: str) -> bool:
+    """Whether it is of the form scheme://user:password@...: addresses end up in files and on screens."""
+    host = address.partition("://")[2].partition("/")[0].partition("?")[0]
+    return ":" in host.rpartition("@")[0]
+
+
+def is_local(place: str | Path) -> bool:
+    """Whether a place is a folder rather than an address."""
+    return "://" not in str(place)
+
+
+def split(place: str | Path) -> tuple[str, str]:
+    """What a place lies in, and its name there: the opposite of `join`."""
+    head, mark, query = str(place).partition("?")
+    above, slash, name = head.rstrip("/").rpartition("/")
+    return (above or slash or ".") + mark + query, name
+
+
 def write_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
     """Writes a file; an OSError says why it cannot."""
     with filesystem.open_output_stream(file) as stream:
         stream.write(data)
+
+
+def replace_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
+    """Writes a file such that readers see the old one or the new, never a part; an OSError says why it cannot."""
+    if not isinstance(filesystem, pa.fs.LocalFileSystem):  # an object appears when it is whole
+        write_file(filesystem, file, data)
+        return
+    partial = f"{file}.partial-{os.getpid()}"
+    try:
+        write_file(filesystem, partial, data)
+        os.replace(partial, file)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise
 
 
 def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
@@ -77,7 +112,13 @@ def write_json(path: str, values: Any) -> None:
 
 
 def read_json(path: str) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     filesystem, inside = open_place(path)
-    with filesystem.open_input_stream(inside) as stream:
-        return json.loads(stream.read())
+    try:
+        return json.loads(read_file(filesystem, inside))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
-from raydistill.settings import Settings, validated
+from raydistill.settings import Settings, read_yaml, validated
+from raydistill.storage import exists, join, read_json, split
 
 # What a trial reports and a sweep may optimise, with the value that stands for "diverged".
 OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_steps": None, "seconds": None}
@@ -38,12 +39,18 @@ class Distribution(Settings):
     @model_validator(mode="before")
     @classmethod
     def _written(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.keys() == {"kind", "ends"}:  # as sweeps of before 2027 keep it
+            value = {value["kind"]: value["ends"]}
         if not (isinstance(value, dict) and len(value) == 1 and next(iter(value)) in KINDS):
             raise ValueError(f"should be {{KIND: [...]}} with one of {', '.join(KINDS)}")
         [(kind, ends)] = value.items()
         if not isinstance(ends, list) or not ends or (kind != "choice" and len(ends) != 2):
             raise ValueError(f"{kind}: should be " + ("a list of values" if kind == "choice" else "[low, high]"))
         return {"kind": kind, "ends": tuple(ends)}
+
+    @model_serializer
+    def _as_written(self) -> dict[str, list[Any]]:
+        return {self.kind: list(self.ends)}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Distribution":
@@ -230,6 +237,24 @@ class SweepConfig(Settings):
             if not self.search[name].contains(value):
                 raise UserError(f"known_good: {name}={value} is outside search.{name} {list(self.search[name].ends)}")
         return full
+
+
+SWEEP_FILE = "sweep.json"  # in a sweep's folder: its settings
+
+
+def sweep_values(source: str) -> dict[str, Any]:
+    """The settings that a sweep's YAML file holds, or those that the sweep in a folder or at an address was begun with.
+
+    Raises:
+        UserError: there is no such file, or no sweep there.
+    """
+    if "://" not in source and not Path(source).is_dir():
+        return read_yaml(source)
+    if not exists(join(source, SWEEP_FILE)):
+        raise UserError(f"{source}: holds no sweep (it has no {SWEEP_FILE})")
+    storage, name = split(source)
+    values: dict[str, Any] = read_json(join(source, SWEEP_FILE))
+    return values | {"storage": storage, "name": name}
 
 
 def run_settings(values: dict[str, Any], file: Path) -> dict[str, Any]:

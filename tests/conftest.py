@@ -1,8 +1,10 @@
 """What tests share: small real data, a small config, where MNIST lies, and a home in which Ray asks nobody."""
 
 import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,41 @@ def real_data() -> Path:
         if place and (Path(place) / "MNIST" / "raw").is_dir():
             return Path(place)
     pytest.skip("needs real MNIST: set RAYDISTILL_DATA to a folder that holds MNIST/raw")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """An S3 server on loopback, in a process of its own so that Ray's workers and killed drivers reach it: its URL."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+    script = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        server = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, stderr=subprocess.DEVNULL)
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        server.communicate()
+
+
+@pytest.fixture
+def s3(s3_server: str, request: pytest.FixtureRequest) -> str:
+    """The address of a folder in a bucket of the test's own, without what follows: `join` adds names to it."""
+    import pyarrow.fs
+
+    query = f"endpoint_override={s3_server}&region=us-east-1"
+    bucket = "b" + str(abs(hash(request.node.nodeid)))
+    host = s3_server.removeprefix("http://")
+    maker = pyarrow.fs.S3FileSystem(
+        endpoint_override=host, scheme="http", region="us-east-1", allow_bucket_creation=True
+    )
+    maker.create_dir(bucket)
+    return f"s3://{bucket}/exp?{query}"

@@ -9,6 +9,7 @@ from PIL import Image
 
 from raydistill.errors import UserError
 from raydistill.report.figures import image_grid, pareto_front, step_sizes, stretched, write_figure
+from raydistill.storage import join, open_place, read_file
 
 
 def test_stretched_uses_the_whole_range():
@@ -60,3 +61,25 @@ def test_pictures_are_written_or_refused(tmp_path):
     assert Image.open(io.BytesIO((tmp_path / "new" / "a.png").read_bytes())).format == "PNG"
     with pytest.raises(UserError, match=r"a\.xyz"):
         write_figure(step_sizes(torch.rand(2, 2)), tmp_path / "a.xyz")
+
+
+def test_pictures_go_to_object_stores_too(s3):
+    address = join(s3, "new", "a.png")
+    write_figure(step_sizes(torch.rand(2, 2)), address)
+    assert Image.open(io.BytesIO(read_file(*open_place(address)))).format == "PNG"
+
+
+def test_a_long_log_has_few_pictures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from raydistill.method import DistilledSet
+    from raydistill.report.tensorboard import TensorBoard
+
+    tiny = DistilledSet.from_rates(torch.rand(1, 2, 1, 4, 4), torch.eye(2)[None], torch.full((1, 1), 0.1))
+    board = TensorBoard(tmp_path, ("a", "b"), torch.zeros(1), torch.ones(1))
+    for iteration in range(1, 100):
+        board.pictures(tiny, iteration, always=iteration == 99)
+    board.close()
+    events = EventAccumulator(str(tmp_path), {"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("distilled images")] == [1, 11, 22, 44, 88, 99]

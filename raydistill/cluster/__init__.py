@@ -6,3 +6,4 @@ import os
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it each start warns
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trials write their own TensorBoard logs
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # raydistill.sweep.watch listens for Ctrl-C

@@ -1,5 +1,7 @@
 """Figures, as matplotlib Figure objects without the global state of pyplot."""
 
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from raydistill.artifact import Artifact
 from raydistill.errors import UserError
+from raydistill.storage import open_place, replace_file
 
 MAX_ROWS = 12  # of images in one grid
 
@@ -106,13 +109,16 @@ def pareto_front(
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure in the format of the file's ending (.png, .pdf, .svg).
+    """Writes a figure in the format of the file's ending (.png, .pdf, .svg) to a folder or address.
 
     Raises:
         UserError: the place or the format cannot be written.
     """
+    filesystem, inside = open_place(path)
+    drawn = io.BytesIO()
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        figure.savefig(drawn, format=os.path.splitext(inside)[1][1:] or None)
+        filesystem.create_dir(os.path.dirname(inside), recursive=True)
+        replace_file(filesystem, inside, drawn.getvalue())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: the picture cannot be written: {error}") from error

@@ -9,7 +9,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from raydistill.method import DistilledSet
 
-PICTURE_EVERY = 10  # validations between two pictures after the first; they are some 100 KB each
+PICTURE_EVERY = 10  # validations between the first pictures; they are some 100 KB each, and get rarer
 
 
 class TensorBoard:
@@ -28,6 +28,7 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
         self.class_names, self.mean, self.std = class_names, mean.cpu(), std.cpu()
         self.calls = 0
+        self.due = 1
 
     def scalars(self, metrics: dict[str, Any]) -> None:
         """Writes metrics, those that are numbers, at their iteration."""
@@ -44,10 +45,11 @@ class TensorBoard:
             self.writer.file_writer.add_summary(summary)
 
     def pictures(self, distilled: DistilledSet, iteration: int, always: bool = False) -> None:
-        """Draws the set, at the first of every `PICTURE_EVERY` calls, or `always`."""
+        """Draws the set, or waits: a log of a thousand validations has a dozen pictures. `always` draws it."""
         self.calls += 1
-        if not always and self.calls % PICTURE_EVERY != 1:
+        if not always and self.calls < self.due:
             return
+        self.due = self.calls + max(PICTURE_EVERY, self.calls)
         from raydistill.report.figures import image_grid, step_sizes  # matplotlib takes its time
 
         images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]

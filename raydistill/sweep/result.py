@@ -31,6 +31,8 @@ class SweepResult:
     folder: str
     trials: list[dict[str, Any]]
     front: list[dict[str, Any]]
+    stopped: bool = False
+    """By somebody's wish, before its end; `--resume` goes on."""
 
     def to_json(self) -> dict[str, Any]:
         """For scripts: name, storage, trials and the front."""
@@ -39,6 +41,7 @@ class SweepResult:
             "name": self.config.name,
             "storage": self.folder,
             "trials": len(self.trials),
+            "stopped": self.stopped,
             "front": [{key: row[key] for key in keys} for row in self.front],
         }
 
@@ -63,7 +66,7 @@ def collect(
         keys = ("num_images", "iterations", "diverged", *config.objectives, "val_accuracy", "val_accuracy_std")
         rows.append(
             {key: metrics.get(key) for key in keys}
-            | {"trial": metrics["trial_id"], "config": _settings(metrics), "error": str(result.error or "")}
+            | {"trial": metrics["trial_id"], "config": searched_settings(metrics), "error": str(result.error or "")}
             | {"checkpoint": result.checkpoint, "settings": shared["base"] | metrics["config"]}
         )
     rows.sort(key=lambda row: -row["val_accuracy"])
@@ -99,7 +102,7 @@ def final_test(settings: dict[str, Any], checkpoint: tune.Checkpoint, shared: di
     return run.test()
 
 
-def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
+def searched_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """The searched settings of a trial's best set; of a population those of its best member."""
     config: dict[str, Any] = metrics["config"]
     member = metrics["members"][metrics.get("best_member", 0)] if "members" in metrics else {}

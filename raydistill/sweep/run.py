@@ -1,11 +1,11 @@
 """Running a sweep: the Tuner, and going on after the driver died."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
@@ -14,17 +14,19 @@ from raydistill.cluster.connect import ray_running
 from raydistill.data import Dataset, load_dataset
 from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
+from raydistill.probe import check_writable
 from raydistill.run import matched
-from raydistill.storage import exists, join, open_place, read_json, write_json
+from raydistill.settings import validated
+from raydistill.storage import exists, join, open_place, write_json
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
+from raydistill.sweep.tidy import tidy
 from raydistill.sweep.trainable import DistillTrial
-from raydistill.sweep_config import Asha, Resources, SweepConfig
-
-SWEEP_FILE = "sweep.json"
+from raydistill.sweep.watch import Watch
+from raydistill.sweep_config import SWEEP_FILE, Asha, Resources, SweepConfig, sweep_values
 
 
 def sweep(
@@ -49,6 +51,7 @@ def sweep(
         UserError: the settings do not go together, or the storage holds another sweep of this name, or none to resume.
     """
     folder = join(config.storage, config.name)
+    check_writable(config.storage)
     check_storage(config, folder, resume)
     common = adapted(config.trial_config({}))
     data = data or load_dataset(common, data_dir)
@@ -65,9 +68,16 @@ def sweep(
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         places = fitted(config, shared, console.print if console else lambda line: None)
         trainable = _trainable(places, shared | {"gpus": places.gpu})
-        tuner = _restored(folder, trainable) if resume else _fresh(config, trainable, console is not None)
-        results = tuner.fit()
-        return collect(config, folder, results, shared, places)
+        watch = Watch(config, folder)
+        with watch.running():
+            tuner = _restored(folder, trainable) if resume else _fresh(config, trainable)
+            _attend(tuner, watch, [Monitor(config.budget.trials)] if console is not None else [])
+            results = tuner.fit()
+            watch.say("testing")
+            result = collect(config, folder, results, shared, places)
+            watch.say("testing", result.front)
+            tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.finished), result.front)
+        return replace(result, stopped=watch.stopped)
 
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
@@ -79,9 +89,8 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
         return
     if not started:
         raise UserError(f"{folder}: holds no sweep to resume")
-    old = read_json(join(folder, SWEEP_FILE))
-    new = config.model_dump(mode="json")
-    changed = [key for key in new if key != "storage" and old.get(key) != new[key]]
+    old, new = (c.model_dump(mode="json") for c in (validated(SweepConfig, sweep_values(folder)), config))
+    changed = [key for key in new if key != "storage" and old[key] != new[key]]
     if changed:
         raise UserError(f"{folder}: was begun with another {', '.join(changed)}; resume it with the same sweep file")
 
@@ -115,16 +124,14 @@ def _trainable(places: Resources, shared: dict[str, Any]) -> Any:
     return tune.with_resources(tune.with_parameters(DistillTrial, **shared), tune.PlacementGroupFactory(bundles))
 
 
-def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
+def _fresh(config: SweepConfig, trainable: Any) -> tune.Tuner:
     filesystem, inside = open_place(config.storage)
     concurrent = None if config.budget.concurrent == "auto" else config.budget.concurrent
-    scheduler = scheduler_of(config)
-    memory = [SchedulerState(scheduler)] if isinstance(scheduler, ParetoASHA) else []
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=optuna_search(config),
-            scheduler=scheduler,
+            scheduler=scheduler_of(config),
             num_samples=config.budget.trials,
             max_concurrent_trials=concurrent,
             time_budget_s=config.budget.hours and config.budget.hours * 3600,
@@ -139,7 +146,6 @@ def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
             failure_config=tune.FailureConfig(max_failures=2),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
-            callbacks=[JsonLoggerCallback(), *memory, *([Monitor(config.budget.trials)] if show else [])],
             verbose=0,
         ),
     )
@@ -150,6 +156,15 @@ def _restored(folder: str, trainable: Any) -> tune.Tuner:
     return tune.Tuner.restore(
         inside, trainable, storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
     )
+
+
+def _attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> None:
+    """Gives a Tuner its callbacks, here and not at its making: it would pickle them, and restore a dead driver's."""
+    inside = tuner._local_tuner
+    settings = inside._tune_config
+    watch.search = settings.search_alg
+    memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
+    inside.get_run_config().callbacks = [watch, *memory, *others]  # their states are kept by their places here
 
 
 def scheduler_of(config: SweepConfig) -> TrialScheduler:

@@ -32,7 +32,8 @@ class SweepSearch(OptunaSearch):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tells Optuna how far a trial is, where there is one objective."""
         step = result["iterations"]
-        if isinstance(self.metric, str) and step > self._reported.get(trial_id, -1):
+        new = step > self._reported.get(trial_id, -1) and trial_id not in self._completed_trials
+        if isinstance(self.metric, str) and new:
             self._reported[trial_id] = step
             values = result | result.get("members", [{}])[0]
             self._ot_trials[trial_id].report(values[self.metric], step)

@@ -1,7 +1,7 @@
 """What a sweep prints and draws at its end."""
 
-from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 from rich.console import Console
 from rich.table import Table
@@ -9,8 +9,11 @@ from rich.table import Table
 from raydistill.artifact import load
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
 from raydistill.shell import typed
+from raydistill.storage import is_local, join
+from raydistill.sweep.index import INDEX
 from raydistill.sweep.monitor import settings
 from raydistill.sweep.result import SweepResult
+from raydistill.sweep.status import quoted
 
 LEADERS = 10
 
@@ -30,21 +33,35 @@ def print_summary(result: SweepResult, console: Console) -> None:
         number = f"{published.metric} {100 * published.value:.1f}%{std}"
         console.print(f"published: {number} ({published.source})", highlight=False)
     best = max(result.front, key=lambda row: row["val_accuracy"])
-    pictures = Path("." if "://" in result.folder else result.folder)
-    write_figure(artifact_grid(load(best["artifact"])), pictures / "best.png")
-    write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures / "front.png")
-    if len(result.trials) < result.config.budget.trials:
+    pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
+    write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
+    write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
+    if result.stopped:
+        console.print(
+            f"stopped; to go on: {typed(f'raydistill sweep --resume {quoted(result.folder)}')}", highlight=False
+        )
+    elif len(result.trials) < result.config.budget.trials:
         missing = result.config.budget.trials - len(result.trials)
         console.print(f"[yellow]{missing} trials are missing[/]; the same command with --resume goes on")
     console.print("next:")
     for what, command in (
-        ("the best images", f"{pictures / 'best.png'} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
-        ("the front", f"{pictures / 'front.png'}; artifacts in {result.folder}/front"),
-        ("test the best", typed(f"raydistill evaluate {best['artifact']}")),
-        ("watch all trials", typed(f"tensorboard --logdir {result.folder}")),
+        ("the best images", f"{pictures['best']} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
+        ("the front", f"{pictures['front']}; artifacts in {join(result.folder, 'front')}"),
+        ("test the best", typed(f"raydistill evaluate {quoted(best['artifact'])}")),
+        ("all trials", f"{join(result.folder, INDEX)} (pandas, DuckDB); {tensorboard(result.folder)}"),
         ("use it in Python", f'raydistill.load("{best["artifact"]}")'),
     ):
         console.print(f"  {what:18} {command}", highlight=False, soft_wrap=True)
+
+
+def tensorboard(place: str) -> str:
+    """The command that shows a sweep's logs. TensorBoard itself reads s3:// where boto3 is, by the bare address."""
+    address, _, query = place.partition("?")
+    command = typed(f"tensorboard --logdir {address}")
+    if is_local(place):
+        return command
+    endpoint = parse_qs(query).get("endpoint_override", [""])[0]
+    return (f"S3_ENDPOINT={endpoint} " if endpoint else "") + f"{command} (needs boto3)"
 
 
 def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table:

@@ -1,0 +1,138 @@
+"""Optuna's study as a journal that optuna-dashboard opens, on any storage.
+
+The study that suggests lives in memory, and Tune keeps it together with its table of trials: so a resumed sweep finds
+both as they were at one moment. What lies in the storage is a copy in Optuna's own journal format, which only grows
+while a driver lives, and which a resumed driver begins anew from the study it was given. No copy is ever read back.
+"""
+
+import json
+from itertools import islice
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
+
+JOURNAL = "optuna.log"
+
+
+class _Lines(BaseJournalBackend):
+    """Hands JournalStorage back what it writes, and the driver what was written since it last asked."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+        self.taken = 0
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Keeps them until the next `take`."""
+        self.logs += logs
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        """Those from a number on; it reads each right after writing it."""
+        return self.logs[log_number_from - self.taken :]
+
+    def take(self) -> bytes:
+        """Lines of JSON."""
+        logs, self.logs = self.logs, []
+        self.taken += len(logs)
+        return "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+
+
+class Journal:
+    """What has been written of a study.
+
+    Args:
+        name: that the study shall have in the journal.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines = _Lines()
+        self.storage = JournalStorage(self.lines)
+        self.study: int | None = None
+        self.seen = 0  # trials of the study
+        self.trials_seen = 0  # Ray's trials
+        self.names: dict[int, str] = {}  # number in the study -> Ray's trial, of those not yet written
+        self.open: dict[int, tuple[int, int]] = {}  # number -> its id in the journal (-1: none), values reported
+
+    def update(self, study: optuna.Study, trials: dict[str, optuna.Trial]) -> bytes:
+        """The lines that bring the journal up to the study.
+
+        Args:
+            study: the one in memory.
+            trials: those that Ray began, by its name for them, in the order in which they were asked for.
+        """
+        if self.study is None:
+            self.study = self.storage.create_new_study(study.directions, self.name)
+        self.names |= {trial.number: name for name, trial in islice(trials.items(), self.trials_seen, None)}
+        self.trials_seen = len(trials)
+        all_trials = study.get_trials(deepcopy=False)
+        self.open |= dict.fromkeys(range(self.seen, len(all_trials)), (-1, 0))
+        self.seen = len(all_trials)
+        for number in list(self.open):
+            self._write(all_trials[number])
+        return self.lines.take()
+
+    def _write(self, trial: FrozenTrial) -> None:
+        """What is new of a trial that was not finished at the last call."""
+        identity, reported = self.open[trial.number]
+        if identity < 0:
+            if trial.state == TrialState.WAITING:  # a known good point that nobody asked for yet
+                return
+            self._create(trial)
+        else:
+            for step, value in islice(trial.intermediate_values.items(), reported, None):
+                self.storage.set_trial_intermediate_value(identity, step, value)
+            self.open[trial.number] = identity, len(trial.intermediate_values)
+            if trial.state.is_finished():
+                self.storage.set_trial_state_values(identity, trial.state, trial.values)
+        if trial.state.is_finished():
+            del self.open[trial.number]
+
+    def _create(self, trial: FrozenTrial) -> None:
+        assert self.study is not None
+        attributes = trial.user_attrs | {"trial": self.names.pop(trial.number, "of a population")}
+        template = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=trial.state,
+            value=None,
+            values=trial.values,
+            datetime_start=trial.datetime_start,
+            datetime_complete=trial.datetime_complete,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs=attributes,
+            system_attrs={},
+            intermediate_values=trial.intermediate_values,
+        )
+        identity = self.storage.create_new_trial(self.study, template)
+        self.open[trial.number] = identity, len(trial.intermediate_values)
+
+
+def agree(search: Any, trials: list[Any]) -> None:
+    """Brings a restored search and Tune's restored trials together: the driver may have died between writing the two.
+
+    A trial that only Optuna knows is told as failed, else it would run for ever. One that only Tune knows is entered,
+    one that has finished for Tune alone is told.
+
+    Args:
+        search: the OptunaSearch.
+        trials: Tune's.
+    """
+    study = search._ot_study
+    known = {trial.trial_id for trial in trials}
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    for name, asked in search._ot_trials.items():
+        if name not in known and not states[asked.number].is_finished():
+            study.tell(asked.number, state=TrialState.FAIL)
+    for trial in trials:
+        if trial.trial_id not in search._ot_trials:
+            entry = {"params": trial.config, "distributions": search._space}
+            study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, **entry))
+            identity = study.get_trials(deepcopy=False)[-1]._trial_id
+            search._ot_trials[trial.trial_id] = optuna.Trial(study, identity)
+        if trial.is_finished() and trial.trial_id not in search._completed_trials:
+            result = trial.last_result if "iterations" in (trial.last_result or {}) else None
+            search.on_trial_complete(trial.trial_id, result, error=trial.status == "ERROR")

@@ -1,0 +1,224 @@
+"""What goes on beside a sweep's trials: its index, journal and log are kept, and requests to stop obeyed."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.result import SHOULD_CHECKPOINT
+
+from raydistill.artifact import SUFFIX
+from raydistill.distill import stop_on_signals
+from raydistill.storage import is_local, join
+from raydistill.sweep.board import Board
+from raydistill.sweep.index import FINISHED, INDEX, METRICS, About, State, index_schema, to_parquet
+from raydistill.sweep.journal import JOURNAL, Journal, agree
+from raydistill.sweep.mailbox import Mailbox
+from raydistill.sweep.result import searched_settings
+from raydistill.sweep_config import SweepConfig
+
+EVERY = 4.0  # seconds between two writings of the index while results come in
+HEARTBEAT = 20.0  # and while nothing happens
+LONGEST = 60.0  # also where a writing takes long, as the first one after a resume of thousands of trials
+SHARE = 0.03  # of the driver's time that it may take at most
+PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way
+
+logger = logging.getLogger("raydistill")
+tune_logger = logging.getLogger("ray.tune.tune")
+
+
+class Watch(Callback):
+    """Tells the storage what the trials do, and ends the sweep when it is asked to.
+
+    Ray calls the methods with keywords: their parameters' names are Ray's.
+
+    Args:
+        config: the sweep.
+        place: its folder or address.
+        best: the artifact's name in a checkpoint.
+    """
+
+    def __init__(self, config: SweepConfig, place: str, best: str = f"best{SUFFIX}") -> None:
+        self.config, self.best = config, best
+        self.place = os.path.abspath(place) if is_local(place) else place
+        self.search: Any = None
+        self.schema = index_schema(config)
+        self.state: State = "running"
+        self.mail = Mailbox(place)
+        self.journal = Journal(config.name)
+        self.board: Board | None = None
+        self.signalled: Callable[[], bool] = lambda: False
+        self.front: dict[str, str] = {}  # trial -> artifact
+        self.trials: list[Any] = []
+        self.finished: set[str] = set()  # trials of which Tune said so
+        self.done: dict[str, dict[str, Any]] = {}  # their rows, which cannot change any more
+        self.changed = True
+        self.due = self.silence_ends = self.pause = 0.0
+        self.failed = False  # to write, and said so
+        self.may_stop = False
+        self.stopped = False  # by somebody's wish
+        self.deadline = 0.0
+        self.waiting: set[str] = set()  # trials whose step a stop waits for
+
+    # What Tune tells.
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Before the first: a restored search and restored trials are brought together."""
+        if self.board is None:
+            agree(self.search, trials)
+            self.finished = {trial.trial_id for trial in trials if trial.is_finished()}
+            self.board = Board(self.place, self.config.objectives, len(self.finished))
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """As any other news; one that failed in an earlier driver may start again."""
+        self.changed = True
+        self.finished.discard(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """As any other news."""
+        self.changed = True
+        self.finished.add(trial.trial_id)
+
+    on_trial_error = on_trial_complete
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """As any other news; once a stop is asked for, each result is followed by a checkpoint."""
+        self.changed = True
+        if self.state == "stopping":
+            result[SHOULD_CHECKPOINT] = True
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """A step is in safety."""
+        self.changed = True
+        self.waiting.discard(trial.trial_id)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Many times a second: writes the index if it is time, and looks whether to stop."""
+        self.trials = trials
+        now = time.monotonic()
+        if now >= self.silence_ends or (self.changed and now >= self.due):
+            self.write()
+        if not self.stopped and self.may_stop and (self.mail.stop_asked or self.signalled()):
+            self._begin_to_stop("request" if self.mail.stop_asked else "signal")
+        if self.state == "stopping" and (now >= self.deadline or not self._under_way()):
+            self.state = "testing"
+            tune_logger.setLevel(logging.CRITICAL)  # it would report the trials that have not ended as an error
+            signal.raise_signal(signal.SIGUSR1)  # on which Tune keeps its state and ends
+
+    def _begin_to_stop(self, by: str) -> None:
+        self.state, self.stopped = "stopping", True
+        self.waiting = {trial.trial_id for trial in self.trials if trial.status == "RUNNING"}
+        self.deadline = time.monotonic() + PATIENCE[by]
+        logger.warning("stopping; %d trials may finish the step they are in", len(self.waiting))
+        self.write()
+
+    def _under_way(self) -> set[str]:
+        """Trials that run and have not kept a step since the stop was asked for."""
+        return self.waiting & {trial.trial_id for trial in self.trials if trial.status == "RUNNING"}
+
+    # What the storage is told.
+
+    def write(self) -> None:
+        """Sends the index, the journal and the log on their way; where that fails the sweep goes on without."""
+        begin = time.monotonic()
+        try:
+            self._write()
+        except Exception as error:  # whatever it is: hours of other people's work depend on this process
+            if not self.failed:
+                logger.warning("%s cannot be written; the sweep goes on: %r", INDEX, error)
+            self.failed = True
+        self.changed = False
+        now = time.monotonic()
+        self.pause = min(max(EVERY, (now - begin) / SHARE), LONGEST)
+        self.due = now + self.pause
+        self.silence_ends = now + max(HEARTBEAT, self.pause)
+
+    def _write(self) -> None:
+        rows = [self.done.get(trial.trial_id) or self._row(trial) for trial in self.trials]
+        about = About(
+            name=self.config.name,
+            state=self.state,
+            objectives=self.config.objectives,
+            searched=list(self.config.search),
+            trials=self.config.budget.trials,
+            heartbeat=max(HEARTBEAT, 2 * self.pause),
+        )
+        self.mail.put(INDEX, to_parquet(rows, self.schema, about))
+        if self.search is not None:
+            self.mail.grow(JOURNAL, self.journal.update(self.search._ot_study, self.search._ot_trials))
+        if self.board is not None:
+            for name, data in self.board.update(rows).items():
+                self.mail.put(name, data)
+
+    def _row(self, trial: Any) -> dict[str, Any]:
+        last = trial.last_result or {}
+        row = {name: last.get(name) for name in METRICS} | (
+            searched_settings(last) if "config" in last else trial.config
+        )
+        row |= {"trial": trial.trial_id, "status": self._status(trial), "node": last.get("node_ip")}
+        row["diverged"] = bool(last["diverged"]) if "diverged" in last else None
+        row["time"] = datetime.fromtimestamp(last["timestamp"], UTC) if "timestamp" in last else None
+        row["artifact"] = self.front.get(trial.trial_id) or self._newest(trial)
+        if row["status"] in FINISHED:
+            self.done[trial.trial_id] = row
+        return row
+
+    def _newest(self, trial: Any) -> str | None:
+        if trial.checkpoint is None:
+            return None
+        *_, folder, checkpoint = trial.checkpoint.path.rstrip("/").split("/")
+        return join(self.place, folder, checkpoint, self.best)
+
+    def _status(self, trial: Any) -> str:
+        last = trial.last_result or {}
+        begun = "iterations" in last
+        if trial.status == "TERMINATED" and trial.trial_id in self.finished:
+            whole = last.get("diverged") or (begun and last["iterations"] >= self.config.budget.iterations)
+            return "TERMINATED" if whole else "STOPPED"
+        if trial.status == "TERMINATED" or (
+            trial.status == "RUNNING" and self.state in ("testing", "stopped", "failed")
+        ):
+            return "PAUSED" if begun else "PENDING"  # Tune ends those too that it would go on with
+        return str(trial.status)
+
+    # The frame around it.
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within it the first Ctrl-C or SIGTERM asks for a clean end, a second one ends at once.
+
+        Afterwards the index says how it ended, and signals do what they did before. In other threads than the main
+        one the sweep cannot be stopped: Tune listens in that one only.
+        """
+        self.may_stop = threading.current_thread() is threading.main_thread()
+        before, level = signal.getsignal(signal.SIGUSR1), tune_logger.level
+        end: State = "failed"
+        try:
+            with stop_on_signals() as self.signalled:
+                yield
+            end = "stopped" if self.stopped else "done"
+        except KeyboardInterrupt:
+            end = "stopped"
+            raise
+        finally:
+            tune_logger.setLevel(level)
+            if self.may_stop:  # Tune leaves its own
+                signal.signal(signal.SIGUSR1, before)
+            self.say(end)
+            if not self.mail.close():
+                logger.warning("%s: %s could not be written at the end", self.place, INDEX)
+
+    def say(self, state: State, front: list[dict[str, Any]] | None = None) -> None:
+        """Puts into the index where the sweep stands, and the front's artifacts where they are there."""
+        self.state = state
+        self.front |= {row["trial"]: row["artifact"] for row in front or []}
+        self.done.clear()
+        self.write()
