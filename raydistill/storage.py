@@ -33,6 +33,20 @@ def write_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
         stream.write(data)
 
 
+def replace_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
+    """Writes a file such that readers see the old one or the new, never a part; an OSError says why it cannot."""
+    if not isinstance(filesystem, pa.fs.LocalFileSystem):  # an object appears when it is whole
+        write_file(filesystem, file, data)
+        return
+    partial = f"{file}.partial-{os.getpid()}"
+    try:
+        write_file(filesystem, partial, data)
+        os.replace(partial, file)
+    except OSError:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
 def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
     """The bytes of a file, as they lie there; an OSError says why it cannot be read."""
     try:

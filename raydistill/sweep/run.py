@@ -16,11 +16,13 @@ from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
 from raydistill.run import matched
 from raydistill.storage import exists, join, open_place, read_json, write_json
+from raydistill.sweep.failures import failures_judged
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
+from raydistill.sweep.state import Bookkeeper, begun, put_back
 from raydistill.sweep.trainable import DistillTrial
 from raydistill.sweep_config import Asha, Resources, SweepConfig
 
@@ -65,8 +67,10 @@ def sweep(
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         places = fitted(config, shared, console.print if console else lambda line: None)
         trainable = _trainable(places, shared | {"gpus": places.gpu})
-        tuner = _restored(folder, trainable) if resume else _fresh(config, trainable, console is not None)
-        results = tuner.fit()
+        goes_on = resume and begun(folder)
+        tuner = _restored(folder, trainable) if goes_on else _fresh(config, trainable, console is not None)
+        with failures_judged(config.budget.failures):
+            results = tuner.fit()
         return collect(config, folder, results, shared, places)
 
 
@@ -137,15 +141,21 @@ def _fresh(config: SweepConfig, trainable: Any, show: bool) -> tune.Tuner:
             storage_path=inside,
             storage_filesystem=filesystem,
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=config.budget.failures),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
-            callbacks=[JsonLoggerCallback(), *memory, *([Monitor(config.budget.trials)] if show else [])],
+            callbacks=[
+                Bookkeeper(join(config.storage, config.name)),
+                JsonLoggerCallback(),
+                *memory,
+                *([Monitor(config.budget.trials)] if show else []),
+            ],
             verbose=0,
         ),
     )
 
 
 def _restored(folder: str, trainable: Any) -> tune.Tuner:
+    put_back(folder)
     filesystem, inside = open_place(folder)
     return tune.Tuner.restore(
         inside, trainable, storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True
