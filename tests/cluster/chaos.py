@@ -85,9 +85,9 @@ def table(chaos: Chaos, rows: list[dict[str, Any]], seconds: float, command: str
         "",
         f"    {command}",
         "",
-        f"{date.today()}, {os.cpu_count()} cores, {versions}. Three hosts on one machine (namespaces; a head and two "
-        f"workers of {chaos.sweep.cluster.cpus} core), digits, {budget['trials']} trials of {budget['iterations']} "
-        f"iterations, seed {chaos.seed}.",
+        f"{date.today()}, cores: {len(os.sched_getaffinity(0))}, {versions}. Three hosts on one machine (namespaces; "
+        f"a head and two workers of {chaos.sweep.cluster.cpus} core), digits, {budget['trials']} trials of "
+        f"{budget['iterations']} iterations, seed {chaos.seed}.",
         "",
         f"{len(chaos.log)} kills in {seconds:.0f} s: {kinds['trial']} of a trial's process, {kinds['driver']} of the "
         f"driver (then `--resume`), {kinds['host']} of a whole host (then another joins). {len(rows)} trials, none "
