@@ -9,6 +9,10 @@ class UserError(Exception):
     """
 
 
+class Lost(UserError):
+    """Another process that the work needs is gone, by no fault of the settings; the last checkpoint is still good."""
+
+
 class Diverged(Exception):
     """The distillation left the finite numbers; what was best before that is kept."""
 

@@ -112,6 +112,8 @@ class Budget(Settings):
     """Trials at a time; auto as many as fit, by the cores, GPUs and measured memory of each node."""
     hours: float | None = Field(None, gt=0)
     """Start and continue no trial after this time."""
+    failures: int = Field(2, ge=0)
+    """Times a trial whose code raised an error is tried again; lost processes and machines do not count."""
 
     @field_validator("concurrent")
     @classmethod

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import (
     get_current_placement_group,
     placement_group,
@@ -21,7 +21,7 @@ from raydistill.bank import Bank
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_threads
-from raydistill.errors import UserError
+from raydistill.errors import Lost, UserError
 from raydistill.method import Distiller
 from raydistill.method.workers import Workers
 from raydistill.run import matched
@@ -79,7 +79,10 @@ def _wait_until_ready(followers: list[Any]) -> None:
         ray.get([follower.ready.remote() for follower in followers], timeout=PATIENCE)
     except RayError as error:
         reason = " ".join(str(error).split())[-300:]
-        raise UserError(f"workers={len(followers) + 1}: the others could not begin: {reason}") from error
+        lost = isinstance(error, RayActorError) and not error.actor_init_failed
+        raise (Lost if lost else UserError)(
+            f"workers={len(followers) + 1}: the others could not begin: {reason}"
+        ) from error
 
 
 def _led(config: DistillConfig, followers: list[Any]) -> Iterator[Workers]:

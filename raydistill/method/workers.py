@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
-from raydistill.errors import UserError
+from raydistill.errors import Lost, UserError
 
 if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller
@@ -59,7 +59,7 @@ class Workers:
         """The mean over all workers, the same numbers in each; waits for all of them.
 
         Raises:
-            UserError: one of them is lost.
+            Lost: one of them is.
         """
         total = values.clone()
         try:
@@ -72,7 +72,7 @@ class Workers:
         """Tells the others to take a step, to load a Distiller's state, or that this is the end.
 
         Raises:
-            UserError: one of them is lost.
+            Lost: one of them is.
         """
         try:
             dist.broadcast(torch.tensor([what]), 0)
@@ -99,8 +99,8 @@ class Workers:
         """Leaves the group."""
         dist.destroy_process_group()
 
-    def _lost(self, error: Exception) -> UserError:
-        return UserError(
+    def _lost(self, error: Exception) -> Lost:
+        return Lost(
             f"workers={self.count}: one of them was lost ({_first_line(error)}); go on from the last checkpoint with "
             "--resume"
         )

@@ -31,6 +31,11 @@ class Monitor(Callback):
             self.shown = time.time()
             Console().print(self.table(trials))
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Says which trial was lost or failed and is tried again."""
+        done = trial.last_result.get("iterations", 0)
+        Console().print(f"trial {trial.trial_id} was cut off after iteration {done}; it goes on from its checkpoint")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says which trial failed and where its log is."""
         Console().print(f"trial {trial.trial_id} failed; see {trial.error_file}", style="yellow", highlight=False)

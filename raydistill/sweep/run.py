@@ -18,11 +18,13 @@ from raydistill.probe import check_writable
 from raydistill.run import matched
 from raydistill.settings import validated
 from raydistill.storage import exists, join, open_place, write_json
+from raydistill.sweep.failures import failures_judged
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
+from raydistill.sweep.state import Bookkeeper, begun, put_back
 from raydistill.sweep.tidy import tidy
 from raydistill.sweep.trainable import DistillTrial
 from raydistill.sweep.watch import Watch
@@ -69,9 +71,10 @@ def sweep(
         places = fitted(config, shared, console.print if console else lambda line: None)
         trainable = _trainable(places, shared | {"gpus": places.gpu})
         watch = Watch(config, folder)
-        with watch.running():
-            tuner = _restored(folder, trainable) if resume else _fresh(config, trainable)
-            _attend(tuner, watch, [Monitor(config.budget.trials)] if console is not None else [])
+        with watch.running(), failures_judged(config.budget.failures):
+            tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
+            others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
+            _attend(tuner, watch, others)
             results = tuner.fit()
             watch.say("testing")
             result = collect(config, folder, results, shared, places)
@@ -144,7 +147,7 @@ def _fresh(config: SweepConfig, trainable: Any) -> tune.Tuner:
             storage_path=inside,
             storage_filesystem=filesystem,
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=config.budget.failures),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
             verbose=0,
         ),
@@ -152,6 +155,7 @@ def _fresh(config: SweepConfig, trainable: Any) -> tune.Tuner:
 
 
 def _restored(folder: str, trainable: Any) -> tune.Tuner:
+    put_back(folder)
     filesystem, inside = open_place(folder)
     return tune.Tuner.restore(
         inside, trainable, storage_filesystem=filesystem, resume_unfinished=True, resume_errored=True

@@ -1,13 +1,13 @@
 """Hosts where namespaces are allowed; elsewhere the tests that want them are skipped, and the reason is said."""
 
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from hosts import why_not
+
+if TYPE_CHECKING:
+    from ray_hosts import RayHosts
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,12 @@ def namespaces() -> None:
     reason = why_not()
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def ray_hosts(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator["RayHosts"]:
+    """A Ray cluster on three hosts: a head without cores and two workers with one each."""
+    from ray_hosts import RayHosts
+
+    with RayHosts(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 MOST = 32  # hosts of a network, dead ones included
-LIFETIME = 3600  # seconds until a host ends by itself
+LIFETIME = 7200  # seconds until a host ends by itself
 NETWORK = "10.77.0"
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "mount")
 MORTAL = ("setpriv", "--pdeathsig", "KILL")  # what follows ends when this process does

@@ -2,14 +2,13 @@
 
 import os
 import secrets
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from hosts import Host, Hosts
 
 PORT = 6379
+TRIES = 3  # of a host to join: Ray gives it half a minute, which is little on a busy machine
 PYTHON = sys.executable
 RAY = (PYTHON, "-m", "ray.scripts.scripts")
 
@@ -50,38 +49,34 @@ class RayHosts:
             self.head = self.hosts.add("head")
             self.address = f"{self.head.address}:{PORT}"
             self.env = self.head.env | {"RAY_ADDRESS": self.address}
-            self._begin(self.head, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")()
-            for ready in [self._join() for _ in range(workers)]:
-                ready()
+            self._begin(self.head, "--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false")
+            for _ in range(workers):
+                self.add_worker()
         except BaseException:
             self.close()
             raise
 
     def add_worker(self) -> Host:
         """Another host joins the cluster."""
-        self._join()()
-        return self.workers[-1]
-
-    def _join(self) -> Callable[[], None]:
-        host = self.hosts.add()
-        self.workers.append(host)
-        return self._begin(host, f"--address={self.address}", f"--num-cpus={self.cpus}")
+        for _ in range(TRIES):
+            host = self.hosts.add()
+            self.workers.append(host)
+            try:
+                self._begin(host, f"--address={self.address}", f"--num-cpus={self.cpus}")
+                return host
+            except AssertionError as error:
+                self.lose_worker(host)
+                failed = error
+        raise failed
 
     def lose_worker(self, host: Host) -> None:
         """A host of the cluster is gone."""
         self.workers.remove(host)
         host.kill()
 
-    def _begin(self, host: Host, *options: str) -> Callable[[], None]:
-        """Starts Ray; what is returned waits until it has begun."""
-        common = (f"--node-ip-address={host.address}", "--object-store-memory=200000000")
-        process = host.start(*RAY, "start", *options, *common, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-        def ready() -> None:
-            said, _ = process.communicate(timeout=180)
-            assert process.returncode == 0, f"{host.name}: {said}"
-
-        return ready
+    def _begin(self, host: Host, *options: str) -> None:
+        common = (f"--node-ip-address={host.address}", "--object-store-memory=200000000", "--disable-usage-stats")
+        host.run(*RAY, "start", *options, *common, timeout=180)
 
     def close(self) -> None:
         """Ends everything."""

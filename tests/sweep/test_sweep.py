@@ -240,6 +240,14 @@ with ray_running(Resources()):
     assert other.stdout.strip() != ray.get_runtime_context().gcs_address
 
 
+def test_resume_after_the_driver_was_killed_before_the_first_trial(local_ray, digits, tmp_path):
+    config = sweep_config(tmp_path, budget={"trials": 1, "iterations": 2, "concurrent": 1}, scheduler="none")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "tuner.pkl").write_bytes(b"cut off while it was wri")
+    (tmp_path / "t" / "sweep.json").write_text(config.model_dump_json())
+    assert len(sweep(config, data=digits, resume=True).trials) == 1
+
+
 def test_resume_after_the_driver_was_killed(digits, tmp_path):
     """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
     values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
