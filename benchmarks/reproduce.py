@@ -35,8 +35,9 @@ HEAD = """# The published numbers, reproduced
 
 Written by `python benchmarks/reproduce.py table` from the results of `python benchmarks/reproduce.py run ROW`, which
 are in benchmarks/results/reproduction. Test accuracies in %, of the set that was best on the validation split, with the
-deviation over networks; where there are several seeds, the median one. Time is that of the whole command. "random real"
-is as many random real images, trained on for as many steps of the best fixed size.
+deviation over networks; where there are several seeds, the median one. Time is that of the whole command, on a machine
+that did other work as well: an upper bound. "random real" is as many random real images, trained on for as many steps
+of the best fixed size.
 
 """
 

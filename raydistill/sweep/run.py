@@ -76,6 +76,9 @@ def sweep(
             others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
             results = tuner.fit()
+            if watch.trouble:
+                again = f"when that is mended: raydistill sweep --resume {folder}"
+                raise UserError(f"storage={config.storage}: {watch.trouble}. The sweep was ended; {again}")
             watch.say("testing")
             result = collect(config, folder, results, shared, places)
             watch.say("testing", result.front)

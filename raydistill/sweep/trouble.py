@@ -1,6 +1,8 @@
 """What a trial's error means, in one line that says what to do."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 STORE = "the storage"
 REASONS = (  # words in the error; which part failed; what happened and what would help
@@ -51,6 +53,12 @@ def explain(error: str) -> str:
             said = found.groupdict().get("said", "")
             return f"{part} {what.format(line=_cut(line), said=_cut(said))}".strip()
     return _cut(lines[-1]) if lines else "no reason is known"
+
+
+def last_error(trial: Any) -> str:
+    """The newest of the errors that Tune has kept of a trial, with its traceback; empty where there is none."""
+    file = Path(trial.error_file or "")
+    return file.read_text(errors="replace").rpartition("Failure # ")[2] if file.is_file() else ""
 
 
 def is_of_storage(error: str) -> bool:

@@ -21,13 +21,16 @@ from raydistill.sweep.index import FINISHED, INDEX, METRICS, About, State, index
 from raydistill.sweep.journal import JOURNAL, Journal, agree
 from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.result import searched_settings
+from raydistill.sweep.trouble import explain, is_of_storage, last_error
 from raydistill.sweep_config import SweepConfig
 
 EVERY = 4.0  # seconds between two writings of the index while results come in
 HEARTBEAT = 20.0  # and while nothing happens
 LONGEST = 60.0  # also where a writing takes long, as the first one after a resume of thousands of trials
 SHARE = 0.03  # of the driver's time that it may take at most
-PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way
+PATIENCE = {"request": 60.0, "signal": 10.0, "trouble": 0.0}  # seconds that a stop waits for the steps under way
+
+STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other trial would fail as well
 
 logger = logging.getLogger("raydistill")
 tune_logger = logging.getLogger("ray.tune.tune")
@@ -63,6 +66,8 @@ class Watch(Callback):
         self.failed = False  # to write, and said so
         self.may_stop = False
         self.stopped = False  # by somebody's wish
+        self.storage_failures = 0  # in a row
+        self.trouble = ""  # for which the sweep was given up
         self.deadline = 0.0
         self.waiting: set[str] = set()  # trials whose step a stop waits for
 
@@ -85,7 +90,22 @@ class Watch(Callback):
         self.changed = True
         self.finished.add(trial.trial_id)
 
-    on_trial_error = on_trial_complete
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """As any other end."""
+        self.on_trial_complete(iteration, trials, trial)
+        self._note_error(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It failed and goes on."""
+        self._note_error(trial)
+
+    def _note_error(self, trial: Any) -> None:
+        """Gives the sweep up when the storage has failed its trials again and again, and nothing else came between."""
+        error = last_error(trial)
+        self.storage_failures = self.storage_failures + 1 if is_of_storage(error) else 0
+        if self.storage_failures >= STORAGE_FAILURES and self.may_stop and not self.stopped:
+            self.trouble = explain(error)
+            self._begin_to_stop("trouble")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -98,6 +118,7 @@ class Watch(Callback):
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """A step is in safety."""
         self.changed = True
+        self.storage_failures = 0
         self.waiting.discard(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

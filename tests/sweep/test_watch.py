@@ -47,6 +47,7 @@ def played(name, status, iterations=None, accuracy=0.5, diverged=0, checkpoint=0
         last_result=last,
         checkpoint=SimpleNamespace(path=path) if iterations is not None else None,
         is_finished=lambda: status in ("TERMINATED", "ERROR"),
+        error_file=None,
     )
 
 
@@ -161,6 +162,32 @@ def test_stopping_waits_for_steps_under_way_but_not_for_ever(watch, monkeypatch)
     late.on_step_end(iteration=1, trials=trials)
     assert len(raised) == 2
     late.mail.close()
+
+
+def test_a_storage_that_fails_again_and_again_ends_the_sweep(watch, monkeypatch, tmp_path):
+    sent = []
+    monkeypatch.setattr(signal, "raise_signal", sent.append)
+    watch.may_stop = True
+    trial, log = played("a", "RUNNING", 10), tmp_path / "error.txt"
+    trial.error_file = str(log)
+    log.write_text("Failure # 1 (occurred at noon)\nValueError: another\n")
+
+    def fails(words, times):
+        for _ in range(times):
+            with log.open("a") as file:
+                file.write(f"Failure # 2 (occurred at one)\n{words}\n")
+            watch.on_trial_recover(iteration=1, trials=[trial], trial=trial)
+            watch.on_step_end(iteration=1, trials=[trial])
+
+    fails("OSError: [Errno 28] No space left on device", watch_module.STORAGE_FAILURES - 1)
+    watch.on_checkpoint(iteration=1, trials=[trial], trial=trial, checkpoint=None)  # one came through
+    fails("OSError: [Errno 28] No space left on device", watch_module.STORAGE_FAILURES - 1)
+    fails("ValueError: of the trial's own", 1)
+    assert not watch.stopped
+    assert not sent
+    fails("OSError: [Errno 28] No space left on device", watch_module.STORAGE_FAILURES)
+    assert "the storage is full" in watch.trouble
+    assert sent == [signal.SIGUSR1]
 
 
 def test_a_sweep_in_another_thread_hears_no_signals(tmp_path):
