@@ -7,3 +7,4 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywher
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it each start warns
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trials write their own TensorBoard logs
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # raydistill.sweep.watch listens for Ctrl-C
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which prints tables of its own, whatever `verbose` says

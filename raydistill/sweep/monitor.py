@@ -7,8 +7,6 @@ from ray.tune import Callback
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.sweep.trouble import explain, last_error
-
 
 class Monitor(Callback):
     """A table of the running trials, every `seconds`, with how many are done and the best so far.
@@ -32,21 +30,6 @@ class Monitor(Callback):
         if time.time() - self.shown >= self.seconds:
             self.shown = time.time()
             Console().print(self.table(trials))
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says which trial was lost or failed and is tried again."""
-        done = trial.last_result.get("iterations", 0)
-        reason = explain(last_error(trial))
-        Console().print(
-            f"trial {trial.trial_id} was cut off after iteration {done} and goes on from its checkpoint: {reason}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says which trial failed and why."""
-        reason = explain(last_error(trial))
-        Console().print(f"trial {trial.trial_id} failed: {reason}", style="yellow", highlight=False, soft_wrap=True)
 
     def table(self, trials: list[Any]) -> Table:
         """The trials that run now."""

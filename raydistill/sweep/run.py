@@ -75,10 +75,7 @@ def sweep(
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
             others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
-            results = tuner.fit()
-            if watch.trouble:
-                again = f"when that is mended: raydistill sweep --resume {folder}"
-                raise UserError(f"storage={config.storage}: {watch.trouble}. The sweep was ended; {again}")
+            results = _to_the_end(tuner, watch, folder)
             watch.say("testing")
             result = collect(config, folder, results, shared, places)
             watch.say("testing", result.front)
@@ -172,6 +169,23 @@ def _attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> Non
     watch.search = settings.search_alg
     memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
     inside.get_run_config().callbacks = [watch, *memory, *others]  # their states are kept by their places here
+
+
+def _to_the_end(tuner: tune.Tuner, watch: Watch, folder: str) -> tune.ResultGrid:
+    """What the trials found.
+
+    Raises:
+        UserError: the storage failed them again and again.
+    """
+    try:
+        results = tuner.fit()
+    except Exception:  # Tune reads its state in the storage at the end
+        if not watch.trouble:
+            raise
+    if watch.trouble:
+        again = f"the sweep was ended; when that is mended, raydistill sweep --resume {folder} goes on"
+        raise UserError(f"{folder}: {watch.trouble}; {again}")
+    return results
 
 
 def scheduler_of(config: SweepConfig) -> TrialScheduler:

@@ -34,6 +34,7 @@ STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other t
 
 logger = logging.getLogger("raydistill")
 tune_logger = logging.getLogger("ray.tune.tune")
+TOLD_HERE = ("ray.tune.execution.tune_controller", "ray.tune.execution.experiment_state")  # in a line, not a traceback
 
 
 class Watch(Callback):
@@ -91,17 +92,19 @@ class Watch(Callback):
         self.finished.add(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """As any other end."""
+        """Says which trial failed and why."""
         self.on_trial_complete(iteration, trials, trial)
-        self._note_error(trial)
+        self._note_error(trial, "failed")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed and goes on."""
-        self._note_error(trial)
+        """Says which trial was lost or failed and is tried again."""
+        done = (trial.last_result or {}).get("iterations", 0)
+        self._note_error(trial, f"was cut off after iteration {done} and goes on from its checkpoint")
 
-    def _note_error(self, trial: Any) -> None:
+    def _note_error(self, trial: Any, what: str) -> None:
         """Gives the sweep up when the storage has failed its trials again and again, and nothing else came between."""
         error = last_error(trial)
+        logger.warning("trial %s %s: %s", trial.trial_id, what, explain(error))
         self.storage_failures = self.storage_failures + 1 if is_of_storage(error) else 0
         if self.storage_failures >= STORAGE_FAILURES and self.may_stop and not self.stopped:
             self.trouble = explain(error)
@@ -220,7 +223,10 @@ class Watch(Callback):
         one the sweep cannot be stopped: Tune listens in that one only.
         """
         self.may_stop = threading.current_thread() is threading.main_thread()
-        before, level = signal.getsignal(signal.SIGUSR1), tune_logger.level
+        before = signal.getsignal(signal.SIGUSR1)
+        levels = {name: logging.getLogger(name).level for name in (*TOLD_HERE, tune_logger.name)}
+        for name in TOLD_HERE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         end: State = "failed"
         try:
             with stop_on_signals() as self.signalled:
@@ -230,7 +236,8 @@ class Watch(Callback):
             end = "stopped"
             raise
         finally:
-            tune_logger.setLevel(level)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
             if self.may_stop:  # Tune leaves its own
                 signal.signal(signal.SIGUSR1, before)
             self.say(end)
