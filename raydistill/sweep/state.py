@@ -53,6 +53,14 @@ class Bookkeeper(Callback):
         if not self.mended:
             self.mended = True
             mend(self.folder, trials, staging)
+        self._keep(staging)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """After Tune's last writing, so that a stopped sweep goes on from its last checkpoints."""
+        if trials:
+            self._keep(Path(trials[0].storage.experiment_driver_staging_path))
+
+    def _keep(self, staging: Path) -> None:
         newest = max(staging.glob(STATE_FILES[0]), default=None)
         written = newest.stat().st_mtime_ns if newest is not None else 0
         if written != self.copied:

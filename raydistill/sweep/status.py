@@ -74,6 +74,11 @@ class Status:
         return [row for row in self.index.rows if row["status"] in ("RUNNING", "PAUSED")]
 
     @property
+    def going(self) -> str:
+        """What the trials do that have begun and not ended."""
+        return "running" if self.state in ALIVE else "paused"
+
+    @property
     def front(self) -> list[dict[str, Any]]:
         """Rows that no other is better than in all objectives, by number of images; of trials that still run too."""
         objectives = self.index.about.objectives
@@ -127,19 +132,19 @@ def print_status(status: Status, console: Console) -> None:
     """The state, the front so far, the trials that run, and how to go on where there is no driver."""
     counts, about = status.counts, status.index.about
     early = f" ({counts['stopped_early']} stopped early)" if counts["stopped_early"] else ""
-    line = f"{counts['done']} of {about.trials} trials done{early}, {counts['running']} running"
+    line = f"{counts['done']} of {about.trials} trials done{early}, {counts['running']} {status.going}"
     line += f", {counts['failed']} failed, {counts['pending']} pending"
     console.print(f"[bold]{about.name}[/]: {status.state}; {line}", highlight=False)
     if status.best is not None:
         accuracy, trial = 100 * status.best["val_accuracy"], status.best["trial"]
-        console.print(f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}", highlight=False)
+        console.print(
+            f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}", highlight=False, soft_wrap=True
+        )
     if status.front:
         title = "front so far: " + ", ".join(f"{name} {way}" for name, way in about.objectives.items())
         console.print(_table(title, status.front, status))
     if status.running:
-        console.print(
-            _table("not done yet" if status.state in ("gone", "stopped") else "running", status.running, status)
-        )
+        console.print(_table(status.going, status.running, status))
     if status.gone:
         console.print(f"[yellow]no sign of life for {age(status.silent)}: the driver seems to be gone[/]; to go on:")
     elif about.state in ("stopped", "failed"):

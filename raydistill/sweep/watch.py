@@ -50,7 +50,7 @@ class Watch(Callback):
 
     def __init__(self, config: SweepConfig, place: str, best: str = f"best{SUFFIX}") -> None:
         self.config, self.best = config, best
-        self.place = os.path.abspath(place) if is_local(place) else place
+        self.place = _anywhere(place)
         self.search: Any = None
         self.schema = index_schema(config)
         self.state: State = "running"
@@ -247,6 +247,11 @@ class Watch(Callback):
     def say(self, state: State, front: list[dict[str, Any]] | None = None) -> None:
         """Puts into the index where the sweep stands, and the front's artifacts where they are there."""
         self.state = state
-        self.front |= {row["trial"]: row["artifact"] for row in front or []}
+        self.front |= {row["trial"]: _anywhere(row["artifact"]) for row in front or []}
         self.done.clear()
         self.write()
+
+
+def _anywhere(place: str) -> str:
+    """A place by a name that is right in any working directory."""
+    return os.path.abspath(place) if is_local(place) else place

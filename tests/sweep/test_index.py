@@ -211,7 +211,7 @@ def test_the_commands(tmp_path):
     write(tmp_path, state="stopped")
     done = run(app, ["status", str(tmp_path), "--json"])
     assert done.exit_code == 0
-    assert "2 of 8 trials done (1 stopped early), 2 running, 1 failed, 3 pending" in " ".join(done.output.split())
+    assert "2 of 8 trials done (1 stopped early), 2 paused, 1 failed, 3 pending" in " ".join(done.output.split())
     assert json.loads(done.output.splitlines()[-1])["state"] == "stopped"
     for command in (["stop", str(tmp_path)], ["status", str(tmp_path / "none")], ["sweep", str(tmp_path), "--resume"]):
         failed = run(app, command)

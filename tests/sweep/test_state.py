@@ -57,6 +57,16 @@ def test_files_torn_by_the_end_of_the_driver_are_put_back_whole(staged):
     assert (folder / "tuner.pkl").read_bytes() == b"of the begin"
 
 
+def test_what_tune_writes_last_is_copied_too(staged):
+    """Else a stopped sweep would go on from before its last checkpoints."""
+    keeper, trial, staging, folder = staged
+    write_state(staging, "1", ["a", "b", "and the steps that the stop waited for"])
+    keeper.on_experiment_end(trials=[trial], more="of Ray's")
+    put_back(str(folder))
+    assert state(folder) == state(staging)
+    keeper.on_experiment_end(trials=[])  # a sweep that ended before its first trial
+
+
 def test_the_state_is_copied_when_it_is_new_and_only_then(staged):
     keeper, trial, staging, folder = staged
     first = (folder / STATE).stat().st_mtime_ns

@@ -82,7 +82,7 @@ def test_every_trial_has_its_row(watch, tmp_path):
         "PENDING",
         "ERROR",
     ]
-    assert rows["a"]["artifact"] == "kept/a.distilled"
+    assert rows["a"]["artifact"] == os.path.abspath("kept/a.distilled")
     assert rows["b"]["artifact"] == f"{tmp_path}/trial-b/checkpoint_000000/best.distilled"
     assert (rows["c"]["diverged"], rows["d"]["diverged"], rows["e"]["diverged"]) == (True, False, None)
     assert (rows["d"]["node"], rows["d"]["time"].timestamp()) == ("192.0.2.1", 1_800_000_000)
