@@ -9,9 +9,10 @@ after a resume brings the trials' folders in line with it.
 import io
 import shutil
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 from ray.tune import Callback
+from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
 from raydistill.artifact import load
 from raydistill.errors import UserError
@@ -29,6 +31,7 @@ from raydistill.sweep.trainable import BEST
 STATE = "state.zip"
 STATE_FILES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
 ABANDONED = "abandoned"
+LOOK = 1.0  # seconds between two looks for a new state
 
 
 class Bookkeeper(Callback):
@@ -44,6 +47,7 @@ class Bookkeeper(Callback):
         self.folder = folder
         self.mended = False
         self.copied = 0
+        self.due = 0.0  # the next look
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Before Tune decides anything; its files are whole now, as it writes them in this same thread."""
@@ -53,7 +57,9 @@ class Bookkeeper(Callback):
         if not self.mended:
             self.mended = True
             mend(self.folder, trials, staging)
-        self._keep(staging)
+        if time.monotonic() >= self.due:
+            self._keep(staging)
+            self.due = time.monotonic() + LOOK
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """After Tune's last writing, so that a stopped sweep goes on from its last checkpoints."""
@@ -68,6 +74,21 @@ class Bookkeeper(Callback):
             filesystem, inside = open_place(join(self.folder, STATE))
             with suppress(OSError):  # Tune says so too; the next state may find the store reachable again
                 replace_file(filesystem, inside, pack(staging))
+
+
+@contextmanager
+def written_now_and_then() -> Iterator[None]:
+    """Within it Tune writes its state as often as that takes a twentieth of its time, and no oftener.
+
+    By itself it does so after every other checkpoint of any trial, so that no checkpoint is gone that the state names,
+    and with thousands of trials (25 kB each) is busy with nothing else. `mend` makes that unnecessary.
+    """
+    noted: Any = _ExperimentCheckpointManager.on_trial_checkpoint
+    _ExperimentCheckpointManager.on_trial_checkpoint = lambda manager, trial: None
+    try:
+        yield
+    finally:
+        _ExperimentCheckpointManager.on_trial_checkpoint = noted
 
 
 def pack(folder: Path) -> bytes:

@@ -11,12 +11,14 @@ import pytest
 from ray import tune
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
+from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
 from raydistill.artifact import save
 from raydistill.errors import UserError
 from raydistill.run import Run, load_checkpoint, save_checkpoint
 from raydistill.storage import open_place, replace_file
-from raydistill.sweep.state import ABANDONED, STATE, Bookkeeper, begun, mend, pack, put_back
+from raydistill.sweep import state as state_module
+from raydistill.sweep.state import ABANDONED, STATE, Bookkeeper, begun, mend, pack, put_back, written_now_and_then
 from raydistill.sweep.trainable import BEST
 
 
@@ -34,8 +36,9 @@ def state(folder):
 
 
 @pytest.fixture
-def staged(tmp_path):
+def staged(tmp_path, monkeypatch):
     """A sweep whose driver staged its second state, and the folder in storage, which has the first as yet."""
+    monkeypatch.setattr(state_module, "LOOK", 0.0)
     staging, folder = tmp_path / "staging", tmp_path / "sweep"
     write_state(folder, "1", ["a"])
     write_state(staging, "1", ["a", "b"])
@@ -77,6 +80,31 @@ def test_the_state_is_copied_when_it_is_new_and_only_then(staged):
     put_back(str(folder))
     assert json.loads((folder / "experiment_state-1.json").read_text()) == ["a", "b", "c"]
     assert not list(folder.glob("*.partial*"))
+
+
+def test_it_looks_for_a_new_state_now_and_then_only(staged, monkeypatch):
+    """Thousands of trials' folders lie beside it, and Ray asks thousands of times a second."""
+    keeper, trial, staging, folder = staged
+    monkeypatch.setattr(state_module, "LOOK", 100.0)
+    keeper.on_step_begin(iteration=3, trials=[trial])
+    write_state(staging, "1", ["a", "b", "c"])
+    before = (folder / STATE).read_bytes()
+    keeper.on_step_begin(iteration=4, trials=[trial])
+    assert (folder / STATE).read_bytes() == before
+    keeper.on_experiment_end(trials=[trial])
+    assert (folder / STATE).read_bytes() != before
+
+
+def test_checkpoints_do_not_have_tune_write_its_state():
+    def forced():
+        manager = _ExperimentCheckpointManager(storage=None, checkpoint_period="auto", sync_every_n_trial_checkpoints=2)
+        for _ in range(2):
+            manager.on_trial_checkpoint("a trial")
+        return manager._should_force_sync_up
+
+    with written_now_and_then():
+        assert not forced()
+    assert forced()
 
 
 def test_a_store_that_cannot_be_written_for_a_while_is_waited_for(staged):

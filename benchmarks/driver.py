@@ -1,0 +1,141 @@
+"""What the driver of a sweep costs for each result: thousands of trials whose steps take no time, on real Ray Tune.
+
+    uv run python benchmarks/driver.py --trials 1000 10000
+
+The trials report made-up learning curves under our own trials' names, nine results each unless they are stopped early,
+from `--slots` processes. Search, scheduler, index, journal and Tune's own records are those of a real sweep, so the
+time of the whole, divided by the results, says how fast results may come in before trials wait for the driver. Writes
+benchmarks/results/DATE-driver.md.
+"""
+
+import argparse
+import datetime
+import importlib
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from record import RESULTS, commit, device_name
+
+from raydistill.cluster.private import start_private_ray
+from raydistill.settings import validated
+from raydistill.sweep.failures import failures_judged
+from raydistill.sweep.state import Bookkeeper, written_now_and_then
+from raydistill.sweep.watch import Watch
+from raydistill.sweep_config import SweepConfig
+
+driver = importlib.import_module("raydistill.sweep.run")  # raydistill.sweep is the function
+STEPS = 9
+SEARCH = {
+    "images_per_class": {"int": [1, 5]},
+    "steps": {"int": [1, 10]},
+    "epochs": {"int": [1, 5]},
+    "inner_lr": {"loguniform": [0.001, 0.5]},
+    "outer_lr": {"loguniform": [0.001, 0.1]},
+}
+PARTS = {  # whose methods the driver calls, one after the other, for each trial or result
+    "search: next point": ("search", "suggest"),
+    "search: told of an end": ("search", "on_trial_complete"),
+    "scheduler: told of a result": ("scheduler", "on_trial_result"),
+    "index, journal and log": ("watch", "on_step_end"),
+    "copy of Tune's state": ("books", "on_step_begin"),
+}
+
+
+class QuickTrial(tune.Trainable):
+    """A learning curve that rises towards what the settings allow, in steps that take no time."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begins with these settings."""
+        self.settings, self.at = config, 0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins with other settings."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The next point of the curve."""
+        self.at += 1
+        images = 10 * self.settings["images_per_class"] * self.settings["steps"]
+        best = 0.98 - 0.5 / images - 10 * abs(self.settings["inner_lr"] - 0.05) ** 2
+        accuracy = max(0.0, best * (1 - 0.8**self.at))
+        result = {"val_accuracy": accuracy, "val_loss": 1 - accuracy, "num_images": images, "iterations": self.at}
+        return result | {"seconds": float(self.at), "diverged": 0, "done": self.at == STEPS}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Next to nothing: a real trial's checkpoint is written in the trial's own time."""
+        Path(checkpoint_dir, "at").write_text(str(self.at))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Goes on from one."""
+        self.at = int(Path(checkpoint, "at").read_text())
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--slots", type=int, default=8)
+    options = parser.parse_args()
+    start_private_ray(num_cpus=options.slots, log_to_driver=False)
+    rows = [measure(trials) for trials in options.trials]
+    lines = [f"| | {' | '.join(f'{n:,} trials' for n in options.trials)} |", "|---|" + "---|" * len(rows)]
+    lines += [f"| {name} | {' | '.join(f'{row[name]:,.4g}' for row in rows)} |" for name in rows[0]]
+    print("\n".join(lines))
+    today = datetime.date.today().isoformat()
+    command = (
+        f"    python benchmarks/driver.py --trials {' '.join(map(str, options.trials))} --slots {options.slots}\n\n"
+    )
+    about = f"{today}, {device_name()}, torch {torch.__version__}, ray {ray.__version__}, commit {commit()}.\n\n"
+    (RESULTS / f"{today}-driver.md").write_text(f"# The driver\n\n{command}{about}" + "\n".join(lines) + "\n")
+
+
+def measure(trials: int) -> dict[str, float]:
+    """Runs that many trials; seconds and, for each part, milliseconds a call."""
+    with tempfile.TemporaryDirectory() as folder:
+        values = {"name": "driver", "base": {"dataset": "digits"}, "search": SEARCH, "storage": folder}
+        scheduler = {"scheduler": {"pareto_asha": {"grace": 1, "reduction": 3}}}
+        config = validated(SweepConfig, values | scheduler | {"budget": {"trials": trials, "iterations": STEPS}})
+        watch, books = Watch(config, f"{folder}/driver"), Bookkeeper(f"{folder}/driver")
+        tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
+        driver._attend(tuner, watch, [books])
+        settings = tuner._local_tuner._tune_config
+        spent: dict[str, float] = defaultdict(float)
+        calls: dict[str, int] = defaultdict(int)
+        parts = {"search": settings.search_alg, "scheduler": settings.scheduler, "watch": watch, "books": books}
+        for name, (part, method) in PARTS.items():
+            timed(parts[part], method, name, spent, calls)
+        begin = time.perf_counter()
+        with watch.running(), failures_judged(0), written_now_and_then():
+            results = tuner.fit()
+        seconds = time.perf_counter() - begin
+    assert len(results) == trials
+    told = calls["scheduler: told of a result"]
+    row = {"results": told, "seconds": seconds, "ms a result, all in all": 1000 * seconds / told}
+    return row | {f"{name}, ms a result": 1000 * spent[name] / told for name in PARTS}
+
+
+def timed(part: Any, method: str, name: str, spent: dict[str, float], calls: dict[str, int]) -> None:
+    """Has a method add up its calls and their seconds."""
+    original: Callable[..., Any] = getattr(part, method)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            spent[name] += time.perf_counter() - begin
+            calls[name] += 1
+
+    setattr(part, method, wrapper)
+
+
+if __name__ == "__main__":
+    main()
