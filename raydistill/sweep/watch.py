@@ -137,6 +137,12 @@ class Watch(Callback):
             tune_logger.setLevel(logging.CRITICAL)  # it would report the trials that have not ended as an error
             signal.raise_signal(signal.SIGUSR1)  # on which Tune keeps its state and ends
 
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """All there is to hear of a resumed sweep whose trials had ended."""
+        self.trials = trials
+        if self.board is None:
+            self.finished = {trial.trial_id for trial in trials if trial.is_finished()}
+
     def _begin_to_stop(self, by: str) -> None:
         self.state, self.stopped = "stopping", True
         self.waiting = {trial.trial_id for trial in self.trials if trial.status == "RUNNING"}

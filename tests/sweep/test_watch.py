@@ -273,3 +273,7 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
     assert {path.name for path in (tmp_path / "t" / "front").iterdir()} == {
         f"trial-{r['trial']}.distilled" for r in last.front
     }
+
+    again = sweep(config, data=digits, resume=True)  # nothing is left to do
+    assert [row["trial"] for row in again.front] == [row["trial"] for row in last.front]
+    assert [row["status"] for row in read_index(place).rows] == ["TERMINATED"] * 2
