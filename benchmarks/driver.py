@@ -11,10 +11,12 @@ benchmarks/results/DATE-driver.md.
 import argparse
 import datetime
 import importlib
+import logging
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--slots", type=int, default=8)
     options = parser.parse_args()
-    start_private_ray(num_cpus=options.slots, log_to_driver=False)
+    start_private_ray(num_cpus=options.slots, log_to_driver=False, logging_level=logging.ERROR)
     rows = [measure(trials) for trials in options.trials]
     lines = [f"| | {' | '.join(f'{n:,} trials' for n in options.trials)} |", "|---|" + "---|" * len(rows)]
     lines += [f"| {name} | {' | '.join(f'{row[name]:,.4g}' for row in rows)} |" for name in rows[0]]
@@ -110,10 +112,12 @@ def measure(trials: int) -> dict[str, float]:
         spent: dict[str, float] = defaultdict(float)
         calls: dict[str, int] = defaultdict(int)
         parts = {"search": settings.search_alg, "scheduler": settings.scheduler, "watch": watch, "books": books}
-        for name, (part, method) in PARTS.items():
-            timed(parts[part], method, name, spent, calls)
         begin = time.perf_counter()
-        with watch.running(), failures_judged(0), written_now_and_then():
+        with ExitStack() as stack:
+            for name, (part, method) in PARTS.items():
+                stack.enter_context(timed(type(parts[part]), method, name, spent, calls))
+            for context in (watch.running(), failures_judged(0), written_now_and_then()):
+                stack.enter_context(context)
             results = tuner.fit()
         seconds = time.perf_counter() - begin
     assert len(results) == trials
@@ -122,9 +126,10 @@ def measure(trials: int) -> dict[str, float]:
     return row | {f"{name}, ms a result": 1000 * spent[name] / told for name in PARTS}
 
 
-def timed(part: Any, method: str, name: str, spent: dict[str, float], calls: dict[str, int]) -> None:
-    """Has a method add up its calls and their seconds."""
-    original: Callable[..., Any] = getattr(part, method)
+@contextmanager
+def timed(kind: type, method: str, name: str, spent: dict[str, float], calls: dict[str, int]) -> Iterator[None]:
+    """Within it a class's method adds up its calls and their seconds."""
+    original: Callable[..., Any] = getattr(kind, method)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         begin = time.perf_counter()
@@ -134,7 +139,11 @@ def timed(part: Any, method: str, name: str, spent: dict[str, float], calls: dic
             spent[name] += time.perf_counter() - begin
             calls[name] += 1
 
-    setattr(part, method, wrapper)
+    setattr(kind, method, wrapper)
+    try:
+        yield
+    finally:
+        setattr(kind, method, original)
 
 
 if __name__ == "__main__":
