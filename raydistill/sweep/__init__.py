@@ -1,1 +1,3 @@
 """Sweeps with Ray Tune and Optuna."""
+
+import raydistill.cluster  # noqa: F401  what it tells Ray must be said before Ray is imported
