@@ -1,6 +1,8 @@
 """What tests share: small real data, a small config, where MNIST lies, and a home in which Ray asks nobody."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command in a process of 
 sys.dont_write_bytecode = False
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 Path(os.environ["HOME"], "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # else Ray asks a cloud
 torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
 

@@ -1,5 +1,6 @@
 """The sweep as a whole in TensorBoard, beside its trials."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,3 +54,9 @@ class Board:
         if self.local:
             return {}
         return {f"{FOLDER}/{file.name}": file.read_bytes() for file in self.folder.iterdir()}
+
+    def close(self) -> None:
+        """Ends the log, and deletes it where it was but a draft of what lies in the storage."""
+        self.writer.close()
+        if not self.local:
+            shutil.rmtree(self.folder, ignore_errors=True)

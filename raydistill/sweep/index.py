@@ -41,6 +41,7 @@ METRICS = ("val_accuracy", "val_loss", "num_images", "grad_steps", "iterations",
 FINISHED = ("TERMINATED", "STOPPED")
 
 State = Literal["running", "stopping", "testing", "done", "stopped", "failed"]
+ENDED = ("testing", "done", "stopped", "failed")  # no trial runs any more
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,13 @@ def sweep(
         watch = Watch(config, folder)
         with watch.running(), failures_judged(config.budget.failures), written_now_and_then():
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
-            others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
+            others = [Bookkeeper(folder, watch.mail), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
-            results = _to_the_end(tuner, watch, folder)
+            results = tuner.fit()
             watch.say("testing")
             result = collect(config, folder, results, shared, places)
             watch.say("testing", result.front)
-            tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.finished), result.front)
+            tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.rows.finished), result.front)
         return replace(result, stopped=watch.stopped)
 
 
@@ -169,23 +169,6 @@ def _attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> Non
     watch.search = settings.search_alg
     memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
     inside.get_run_config().callbacks = [watch, *memory, *others]  # their states are kept by their places here
-
-
-def _to_the_end(tuner: tune.Tuner, watch: Watch, folder: str) -> tune.ResultGrid:
-    """What the trials found.
-
-    Raises:
-        UserError: the storage failed them again and again.
-    """
-    try:
-        results = tuner.fit()
-    except Exception:  # Tune reads its state in the storage at the end
-        if not watch.trouble:
-            raise
-    if watch.trouble:
-        again = f"the sweep was ended; when that is mended, raydistill sweep --resume {folder} goes on"
-        raise UserError(f"{folder}: {watch.trouble}; {again}")
-    return results
 
 
 def scheduler_of(config: SweepConfig) -> TrialScheduler:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from raydistill.artifact import load
 from raydistill.errors import UserError
 from raydistill.run import load_checkpoint
 from raydistill.storage import join, open_place, read_file, replace_file
+from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.trainable import BEST
 
 STATE = "state.zip"
@@ -37,14 +38,15 @@ LOOK = 1.0  # seconds between two looks for a new state
 class Bookkeeper(Callback):
     """Copies Tune's state to `folder`/state.zip whenever it is new, and mends the trials' folders after a resume.
 
-    Ray calls the methods with keywords and pickles the object.
+    Ray calls the methods with keywords.
 
     Args:
         folder: of the sweep; a folder or an address.
+        mail: writes there, so that the driver need not wait for a store that is slow or away.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, mail: Mailbox) -> None:
+        self.folder, self.mail = folder, mail
         self.mended = False
         self.copied = 0
         self.due = 0.0  # the next look
@@ -71,9 +73,7 @@ class Bookkeeper(Callback):
         written = newest.stat().st_mtime_ns if newest is not None else 0
         if written != self.copied:
             self.copied = written
-            filesystem, inside = open_place(join(self.folder, STATE))
-            with suppress(OSError):  # Tune says so too; the next state may find the store reachable again
-                replace_file(filesystem, inside, pack(staging))
+            self.mail.put(STATE, pack(staging))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How a sweep that runs elsewhere stands, from its index alone, and asking it to stop. Without Ray."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -94,7 +95,7 @@ class Status:
     @property
     def resume(self) -> str:
         """The command to go on with."""
-        return f"raydistill sweep --resume {quoted(self.place)}"
+        return f"raydistill sweep --resume {shlex.quote(self.place)}"
 
     def to_json(self) -> dict[str, Any]:
         """For scripts; times are seconds since 1970."""
@@ -116,11 +117,6 @@ class Status:
         rest = {name: value for name, value in row.items() if name not in searched}
         moment = row["time"] and row["time"].timestamp()
         return rest | {"time": moment, "config": {name: row[name] for name in searched}}
-
-
-def quoted(place: str) -> str:
-    """An address as a shell takes it."""
-    return f"'{place}'" if any(mark in place for mark in "?&* ") else place
 
 
 def read_status(place: str) -> Status:

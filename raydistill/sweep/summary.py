@@ -1,5 +1,6 @@
 """What a sweep prints and draws at its end."""
 
+import shlex
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,7 +14,6 @@ from raydistill.storage import is_local, join
 from raydistill.sweep.index import INDEX
 from raydistill.sweep.monitor import settings
 from raydistill.sweep.result import SweepResult
-from raydistill.sweep.status import quoted
 
 LEADERS = 10
 
@@ -38,7 +38,7 @@ def print_summary(result: SweepResult, console: Console) -> None:
     write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
     if result.stopped:
         console.print(
-            f"stopped; to go on: {typed(f'raydistill sweep --resume {quoted(result.folder)}')}", highlight=False
+            f"stopped; to go on: {typed(f'raydistill sweep --resume {shlex.quote(result.folder)}')}", highlight=False
         )
     elif len(result.trials) < result.config.budget.trials:
         missing = result.config.budget.trials - len(result.trials)
@@ -47,7 +47,7 @@ def print_summary(result: SweepResult, console: Console) -> None:
     for what, command in (
         ("the best images", f"{pictures['best']} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
         ("the front", f"{pictures['front']}; artifacts in {join(result.folder, 'front')}"),
-        ("test the best", typed(f"raydistill evaluate {quoted(best['artifact'])}")),
+        ("test the best", typed(f"raydistill evaluate {shlex.quote(best['artifact'])}")),
         ("all trials", f"{join(result.folder, INDEX)} (pandas, DuckDB); {tensorboard(result.folder)}"),
         ("use it in Python", f'raydistill.load("{best["artifact"]}")'),
     ):

@@ -1,26 +1,25 @@
 """What goes on beside a sweep's trials: its index, journal and log are kept, and requests to stop obeyed."""
 
 import logging
-import os
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
-from raydistill.artifact import SUFFIX
 from raydistill.distill import stop_on_signals
-from raydistill.storage import is_local, join
+from raydistill.errors import UserError
+from raydistill.shell import typed
 from raydistill.sweep.board import Board
-from raydistill.sweep.index import FINISHED, INDEX, METRICS, About, State, index_schema, to_parquet
+from raydistill.sweep.index import INDEX, About, State, index_schema, to_parquet
 from raydistill.sweep.journal import JOURNAL, Journal, agree
 from raydistill.sweep.mailbox import Mailbox
-from raydistill.sweep.result import searched_settings
+from raydistill.sweep.rows import Rows
 from raydistill.sweep.trouble import explain, is_of_storage, last_error
 from raydistill.sweep_config import SweepConfig
 
@@ -28,13 +27,17 @@ EVERY = 4.0  # seconds between two writings of the index while results come in
 HEARTBEAT = 20.0  # and while nothing happens
 LONGEST = 60.0  # also where a writing takes long, as the first one after a resume of thousands of trials
 SHARE = 0.03  # of the driver's time that it may take at most
-PATIENCE = {"request": 60.0, "signal": 10.0, "trouble": 0.0}  # seconds that a stop waits for the steps under way
+PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way
 
 STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other trial would fail as well
 
 logger = logging.getLogger("raydistill")
 tune_logger = logging.getLogger("ray.tune.tune")
-TOLD_HERE = ("ray.tune.execution.tune_controller", "ray.tune.execution.experiment_state")  # in a line, not a traceback
+TOLD_HERE = (  # in a line, not a traceback
+    "ray.tune.execution.tune_controller",
+    "ray.tune.execution.experiment_state",
+    "ray.train._internal.storage",
+)
 
 
 class Watch(Callback):
@@ -45,12 +48,11 @@ class Watch(Callback):
     Args:
         config: the sweep.
         place: its folder or address.
-        best: the artifact's name in a checkpoint.
     """
 
-    def __init__(self, config: SweepConfig, place: str, best: str = f"best{SUFFIX}") -> None:
-        self.config, self.best = config, best
-        self.place = _anywhere(place)
+    def __init__(self, config: SweepConfig, place: str) -> None:
+        self.config, self.place = config, place
+        self.rows = Rows(place, config.budget.iterations)
         self.search: Any = None
         self.schema = index_schema(config)
         self.state: State = "running"
@@ -58,17 +60,14 @@ class Watch(Callback):
         self.journal = Journal(config.name)
         self.board: Board | None = None
         self.signalled: Callable[[], bool] = lambda: False
-        self.front: dict[str, str] = {}  # trial -> artifact
         self.trials: list[Any] = []
-        self.finished: set[str] = set()  # trials of which Tune said so
-        self.done: dict[str, dict[str, Any]] = {}  # their rows, which cannot change any more
         self.changed = True
         self.due = self.silence_ends = self.pause = 0.0
         self.failed = False  # to write, and said so
         self.may_stop = False
         self.stopped = False  # by somebody's wish
         self.storage_failures = 0  # in a row
-        self.trouble = ""  # for which the sweep was given up
+        self.trouble = ""  # for which the sweep is given up
         self.deadline = 0.0
         self.waiting: set[str] = set()  # trials whose step a stop waits for
 
@@ -78,18 +77,18 @@ class Watch(Callback):
         """Before the first: a restored search and restored trials are brought together."""
         if self.board is None:
             agree(self.search, trials)
-            self.finished = {trial.trial_id for trial in trials if trial.is_finished()}
-            self.board = Board(self.place, self.config.objectives, len(self.finished))
+            self.rows.finish(trials)
+            self.board = Board(self.place, self.config.objectives, len(self.rows.finished))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """As any other news; one that failed in an earlier driver may start again."""
         self.changed = True
-        self.finished.discard(trial.trial_id)
+        self.rows.finished.discard(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """As any other news."""
         self.changed = True
-        self.finished.add(trial.trial_id)
+        self.rows.finished.add(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says which trial failed and why."""
@@ -106,9 +105,8 @@ class Watch(Callback):
         error = last_error(trial)
         logger.warning("trial %s %s: %s", trial.trial_id, what, explain(error))
         self.storage_failures = self.storage_failures + 1 if is_of_storage(error) else 0
-        if self.storage_failures >= STORAGE_FAILURES and self.may_stop and not self.stopped:
+        if self.storage_failures >= STORAGE_FAILURES:
             self.trouble = explain(error)
-            self._begin_to_stop("trouble")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -125,8 +123,16 @@ class Watch(Callback):
         self.waiting.discard(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Many times a second: writes the index if it is time, and looks whether to stop."""
+        """Many times a second: writes the index if it is time, and looks whether to stop.
+
+        Raises:
+            UserError: the storage has failed the trials again and again. A stop as others would have Tune wait for the
+                storage to take its state, file by file.
+        """
         self.trials = trials
+        if self.trouble:
+            again = typed(f"raydistill sweep --resume {shlex.quote(self.place)}")
+            raise UserError(f"{self.place}: {self.trouble}; when that is mended, go on with {again}")
         now = time.monotonic()
         if now >= self.silence_ends or (self.changed and now >= self.due):
             self.write()
@@ -141,7 +147,7 @@ class Watch(Callback):
         """All there is to hear of a resumed sweep whose trials had ended."""
         self.trials = trials
         if self.board is None:
-            self.finished = {trial.trial_id for trial in trials if trial.is_finished()}
+            self.rows.finish(trials)
 
     def _begin_to_stop(self, by: str) -> None:
         self.state, self.stopped = "stopping", True
@@ -172,7 +178,7 @@ class Watch(Callback):
         self.silence_ends = now + max(HEARTBEAT, self.pause)
 
     def _write(self) -> None:
-        rows = [self.done.get(trial.trial_id) or self._row(trial) for trial in self.trials]
+        rows = self.rows.make(self.trials, self.state)
         about = About(
             name=self.config.name,
             state=self.state,
@@ -187,37 +193,6 @@ class Watch(Callback):
         if self.board is not None:
             for name, data in self.board.update(rows).items():
                 self.mail.put(name, data)
-
-    def _row(self, trial: Any) -> dict[str, Any]:
-        last = trial.last_result or {}
-        row = {name: last.get(name) for name in METRICS} | (
-            searched_settings(last) if "config" in last else trial.config
-        )
-        row |= {"trial": trial.trial_id, "status": self._status(trial), "node": last.get("node_ip")}
-        row["diverged"] = bool(last["diverged"]) if "diverged" in last else None
-        row["time"] = datetime.fromtimestamp(last["timestamp"], UTC) if "timestamp" in last else None
-        row["artifact"] = self.front.get(trial.trial_id) or self._newest(trial)
-        if row["status"] in FINISHED:
-            self.done[trial.trial_id] = row
-        return row
-
-    def _newest(self, trial: Any) -> str | None:
-        if trial.checkpoint is None:
-            return None
-        *_, folder, checkpoint = trial.checkpoint.path.rstrip("/").split("/")
-        return join(self.place, folder, checkpoint, self.best)
-
-    def _status(self, trial: Any) -> str:
-        last = trial.last_result or {}
-        begun = "iterations" in last
-        if trial.status == "TERMINATED" and trial.trial_id in self.finished:
-            whole = last.get("diverged") or (begun and last["iterations"] >= self.config.budget.iterations)
-            return "TERMINATED" if whole else "STOPPED"
-        if trial.status == "TERMINATED" or (
-            trial.status == "RUNNING" and self.state in ("testing", "stopped", "failed")
-        ):
-            return "PAUSED" if begun else "PENDING"  # Tune ends those too that it would go on with
-        return str(trial.status)
 
     # The frame around it.
 
@@ -242,22 +217,18 @@ class Watch(Callback):
             end = "stopped"
             raise
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
             if self.may_stop:  # Tune leaves its own
                 signal.signal(signal.SIGUSR1, before)
             self.say(end)
             if not self.mail.close():
                 logger.warning("%s: %s could not be written at the end", self.place, INDEX)
+            if self.board is not None:
+                self.board.close()
+            for name, level in levels.items():  # last: Tune's own writing may go on failing for a while
+                logging.getLogger(name).setLevel(level)
 
     def say(self, state: State, front: list[dict[str, Any]] | None = None) -> None:
         """Puts into the index where the sweep stands, and the front's artifacts where they are there."""
         self.state = state
-        self.front |= {row["trial"]: _anywhere(row["artifact"]) for row in front or []}
-        self.done.clear()
+        self.rows.show_front(front or [])
         self.write()
-
-
-def _anywhere(place: str) -> str:
-    """A place by a name that is right in any working directory."""
-    return os.path.abspath(place) if is_local(place) else place

@@ -2,11 +2,17 @@
 
 import json
 import os
+import select
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import optuna
 import pyarrow as pa
@@ -46,7 +52,9 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     driver.wait()
     assert read_status(place).state == "running"  # not silent for long enough yet
 
+    drafts = _drafts()
     done = _run("sweep", place, "--resume", "--json")
+    assert _drafts() == drafts
     summary = json.loads(done.splitlines()[-1])
     assert summary["trials"] == 3
     rows = read_index(place).rows
@@ -65,6 +73,62 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     assert sorted(os.listdir(tmp_path)) == ["copy", "sweep.yaml"]  # nothing was left in the working directory
     assert "tensorboard --logdir s3://" in done
     assert not [record for record in caplog.records if "cannot be written" in record.message]
+
+
+class Link(socketserver.BaseRequestHandler):
+    """One connection to the store, for as long as the line is there."""
+
+    def handle(self):
+        with socket.create_connection(self.server.store) as store:
+            other = {self.request: store, store: self.request}
+            while self.server.there:
+                for side in select.select(list(other), [], [], 0.1)[0]:
+                    data = side.recv(1 << 16)
+                    if not data:
+                        return
+                    other[side].sendall(data)
+
+
+class Line(socketserver.ThreadingTCPServer):
+    """A line to the store that can be cut: connections end then, and new ones at once."""
+
+    daemon_threads = True
+    there = True
+
+    def __init__(self, store):
+        super().__init__(("127.0.0.1", 0), Link)
+        self.store = store
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def test_a_store_that_goes_away_ends_the_sweep_which_goes_on_when_it_is_back(s3, s3_server, tmp_path):
+    host, port = s3_server.removeprefix("http://").split(":")
+    line = Line((host, int(port)))
+    storage = s3.replace(port, str(line.server_address[1]))
+    place = join(storage, "t")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"storage": storage}))
+    command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    _when(place, lambda rows: any(row["iterations"] for row in rows), driver)
+    line.there = False
+    out, err = driver.communicate(timeout=400)
+    assert driver.returncode == 2, err
+    assert "the storage cannot be reached" in err.splitlines()[-1]
+    assert f"raydistill sweep --resume '{place}'" in err.splitlines()[-1]
+    assert "Traceback" not in out + err
+
+    line.there = True
+    done = _run("sweep", place, "--resume", "--json")
+    assert json.loads(done.splitlines()[-1])["trials"] == 3
+    rows = read_index(place).rows
+    assert [(row["status"], row["iterations"]) for row in rows] == [("TERMINATED", 40)] * 3, done
+    line.shutdown()
+    line.server_close()
+
+
+def _drafts():
+    """Folders in which a log is written that lies in an object store."""
+    return set(Path(tempfile.gettempdir()).glob("raydistill-board-*"))
 
 
 def _run(*arguments):
