@@ -25,7 +25,7 @@ from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 from raydistill.artifact import load
 from raydistill.errors import UserError
 from raydistill.run import load_checkpoint
-from raydistill.storage import join, open_place, read_file, replace_file
+from raydistill.storage import exists, join, open_place, read_file, replace_file
 from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.trainable import BEST
 
@@ -103,24 +103,23 @@ def pack(folder: Path) -> bytes:
 
 
 def begun(folder: str) -> bool:
-    """Whether a sweep's folder holds a state to go on from: not if the driver was killed before the first trial."""
-    filesystem, inside = open_place(folder)
-    names = _names(filesystem, inside)
-    return STATE in names or any(fnmatch(name, STATE_FILES[0]) for name in names)
+    """Whether a sweep's folder holds a state to go on from.
+
+    Not if the driver ended in its first seconds, before there was one: files that Tune had written by then are of
+    different moments, so that the sweep begins anew.
+    """
+    return exists(join(folder, STATE))
 
 
 def put_back(folder: str) -> None:
-    """Makes Tune's state in storage that of state.zip, where there is one.
+    """Makes Tune's state in storage that of state.zip.
 
     Raises:
         UserError: it is damaged.
     """
     filesystem, inside = open_place(folder)
-    packed = f"{inside}/{STATE}"
-    if filesystem.get_file_info(packed).type == pa.fs.FileType.NotFound:
-        return
     try:
-        with zipfile.ZipFile(io.BytesIO(read_file(filesystem, packed))) as archive:
+        with zipfile.ZipFile(io.BytesIO(read_file(filesystem, f"{inside}/{STATE}"))) as archive:
             files = {name: archive.read(name) for name in archive.namelist() if _is_state(name)}
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{join(folder, STATE)}: cannot be read: {error}") from error
