@@ -105,8 +105,7 @@ def measure(trials: int) -> dict[str, float]:
         values = {"name": "driver", "base": {"dataset": "digits"}, "search": SEARCH, "storage": folder}
         scheduler = {"scheduler": {"pareto_asha": {"grace": 1, "reduction": 3}}}
         config = validated(SweepConfig, values | scheduler | {"budget": {"trials": trials, "iterations": STEPS}})
-        watch = Watch(config, f"{folder}/driver")
-        books = Bookkeeper(f"{folder}/driver", watch.mail)
+        watch, books = Watch(config, f"{folder}/driver"), Bookkeeper(f"{folder}/driver")
         tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
         driver._attend(tuner, watch, [books])
         settings = tuner._local_tuner._tune_config

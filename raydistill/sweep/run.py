@@ -73,7 +73,7 @@ def sweep(
         watch = Watch(config, folder)
         with watch.running(), failures_judged(config.budget.failures), written_now_and_then():
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
-            others = [Bookkeeper(folder, watch.mail), *([Monitor(config.budget.trials)] if console is not None else [])]
+            others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
             results = tuner.fit()
             watch.say("testing")

@@ -26,13 +26,13 @@ from raydistill.artifact import load
 from raydistill.errors import UserError
 from raydistill.run import load_checkpoint
 from raydistill.storage import exists, join, open_place, read_file, replace_file
-from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.trainable import BEST
 
 STATE = "state.zip"
 STATE_FILES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
 ABANDONED = "abandoned"
 LOOK = 1.0  # seconds between two looks for a new state
+AWAY = 120.0  # and after the storage did not take it: the driver waits for each try, which may take half a minute
 
 
 class Bookkeeper(Callback):
@@ -42,11 +42,10 @@ class Bookkeeper(Callback):
 
     Args:
         folder: of the sweep; a folder or an address.
-        mail: writes there, so that the driver need not wait for a store that is slow or away.
     """
 
-    def __init__(self, folder: str, mail: Mailbox) -> None:
-        self.folder, self.mail = folder, mail
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.mended = False
         self.copied = 0
         self.due = 0.0  # the next look
@@ -60,20 +59,26 @@ class Bookkeeper(Callback):
             self.mended = True
             mend(self.folder, trials, staging)
         if time.monotonic() >= self.due:
-            self._keep(staging)
-            self.due = time.monotonic() + LOOK
+            kept = self._keep(staging)
+            self.due = time.monotonic() + (LOOK if kept else AWAY)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """After Tune's last writing, so that a stopped sweep goes on from its last checkpoints."""
         if trials:
             self._keep(Path(trials[0].storage.experiment_driver_staging_path))
 
-    def _keep(self, staging: Path) -> None:
+    def _keep(self, staging: Path) -> bool:
+        """Returns whether the storage has the newest state; Tune says why not."""
         newest = max(staging.glob(STATE_FILES[0]), default=None)
         written = newest.stat().st_mtime_ns if newest is not None else 0
         if written != self.copied:
+            filesystem, inside = open_place(join(self.folder, STATE))
+            try:
+                replace_file(filesystem, inside, pack(staging))
+            except OSError:
+                return False
             self.copied = written
-            self.mail.put(STATE, pack(staging))
+        return True
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,6 @@ from raydistill.errors import UserError
 from raydistill.run import Run, load_checkpoint, save_checkpoint
 from raydistill.storage import open_place, replace_file
 from raydistill.sweep import state as state_module
-from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.state import ABANDONED, STATE, Bookkeeper, begun, mend, pack, put_back, written_now_and_then
 from raydistill.sweep.trainable import BEST
 
@@ -36,16 +36,6 @@ def state(folder):
     return {p.name: p.read_bytes() for p in Path(folder).glob("*") if p.is_file() and "state-" in p.name}
 
 
-class AtOnce(Mailbox):
-    """Writes in the caller's time, and has no thread."""
-
-    def __init__(self, place):
-        self.filesystem, self.folder = open_place(place)
-
-    def put(self, name, data):
-        replace_file(self.filesystem, f"{self.folder}/{name}", data)
-
-
 @pytest.fixture
 def staged(tmp_path, monkeypatch):
     """A sweep whose driver staged its second state, and the folder in storage, which has the first as yet."""
@@ -55,7 +45,7 @@ def staged(tmp_path, monkeypatch):
     write_state(staging, "1", ["a", "b"])
     storage = SimpleNamespace(experiment_driver_staging_path=str(staging), trial_fs_path=str(folder / "trial-a"))
     trial = SimpleNamespace(storage=storage, is_finished=lambda: True)
-    keeper = Bookkeeper(str(folder), AtOnce(str(folder)))
+    keeper = Bookkeeper(str(folder))
     keeper.on_step_begin(iteration=1, trials=[], more="of Ray's")
     keeper.on_step_begin(iteration=2, trials=[trial])
     return keeper, trial, staging, folder
@@ -116,6 +106,22 @@ def test_checkpoints_do_not_have_tune_write_its_state():
     with written_now_and_then():
         assert not forced()
     assert forced()
+
+
+def test_a_store_that_cannot_be_written_for_a_while_is_waited_for(staged, monkeypatch):
+    keeper, trial, staging, folder = staged
+    folder.rename(folder.parent / "away")
+    write_state(staging, "1", ["a", "b", "c"])
+    monkeypatch.setattr(state_module, "AWAY", 0.5)
+    keeper.on_step_begin(iteration=3, trials=[trial])
+    (folder.parent / "away").rename(folder)
+    before = (folder / STATE).read_bytes()
+    keeper.on_step_begin(iteration=4, trials=[trial])
+    assert (folder / STATE).read_bytes() == before  # not yet: each try may take long
+    time.sleep(0.5)
+    keeper.on_step_begin(iteration=5, trials=[trial])  # the same state, once more
+    put_back(str(folder))
+    assert json.loads((folder / "experiment_state-1.json").read_text()) == ["a", "b", "c"]
 
 
 def test_begun(staged, tmp_path):
