@@ -28,7 +28,7 @@ from record import RESULTS, commit, device_name
 from raydistill.cluster.private import start_private_ray
 from raydistill.settings import validated
 from raydistill.sweep.failures import failures_judged
-from raydistill.sweep.state import Bookkeeper, written_now_and_then
+from raydistill.sweep.state import Bookkeeper, tune_state_amended
 from raydistill.sweep.watch import Watch
 from raydistill.sweep_config import SweepConfig
 
@@ -116,7 +116,7 @@ def measure(trials: int) -> dict[str, float]:
         with ExitStack() as stack:
             for name, (part, method) in PARTS.items():
                 stack.enter_context(timed(type(parts[part]), method, name, spent, calls))
-            for context in (watch.running(), failures_judged(0), written_now_and_then()):
+            for context in (watch.running(), failures_judged(0), tune_state_amended()):
                 stack.enter_context(context)
             results = tuner.fit()
         seconds = time.perf_counter() - begin

@@ -2,6 +2,7 @@
 
 import json
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
             return bytes(stream.read())
     except pa.ArrowException as error:
         raise OSError(str(error)) from error
+
+
+def names(filesystem: pa.fs.FileSystem, folder: str, pattern: str = "*") -> list[str]:
+    """What lies in a folder, sorted; nothing where there is none."""
+    found = filesystem.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True))
+    return sorted(info.base_name for info in found if fnmatch(info.base_name, pattern))
 
 
 def exists(path: str | Path) -> bool:

@@ -24,7 +24,7 @@ from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
 from raydistill.sweep.space import optuna_search
-from raydistill.sweep.state import Bookkeeper, begun, put_back, written_now_and_then
+from raydistill.sweep.state import Bookkeeper, begun, put_back, tune_state_amended
 from raydistill.sweep.tidy import tidy
 from raydistill.sweep.trainable import DistillTrial
 from raydistill.sweep.watch import Watch
@@ -71,7 +71,7 @@ def sweep(
         places = fitted(config, shared, console.print if console else lambda line: None)
         trainable = _trainable(places, shared | {"gpus": places.gpu})
         watch = Watch(config, folder)
-        with watch.running(), failures_judged(config.budget.failures), written_now_and_then():
+        with watch.running(), failures_judged(config.budget.failures), tune_state_amended():
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
             others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)

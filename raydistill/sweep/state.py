@@ -7,30 +7,26 @@ after a resume brings the trials' folders in line with it.
 """
 
 import io
-import shutil
-import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.fs
 from ray.tune import Callback
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
+from ray.tune.execution.tune_controller import TuneController
 
-from raydistill.artifact import load
 from raydistill.errors import UserError
-from raydistill.run import load_checkpoint
-from raydistill.storage import exists, join, open_place, read_file, replace_file
-from raydistill.sweep.trainable import BEST
+from raydistill.storage import exists, join, names, open_place, read_file, replace_file
+from raydistill.sweep.mend import mend
 
 STATE = "state.zip"
 STATE_FILES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
-ABANDONED = "abandoned"
+DECISIONS = ("_cached_trial_decisions", "_queued_trial_decisions")  # a restored Tune begins without any
 LOOK = 1.0  # seconds between two looks for a new state
 AWAY = 120.0  # and after the storage did not take it: the driver waits for each try, which may take half a minute
 
@@ -82,18 +78,28 @@ class Bookkeeper(Callback):
 
 
 @contextmanager
-def written_now_and_then() -> Iterator[None]:
-    """Within it Tune writes its state as often as that takes a twentieth of its time, and no oftener.
+def tune_state_amended() -> Iterator[None]:
+    """Within it Tune writes its state as often as that takes a twentieth of its time, and reads no old decisions in it.
 
-    By itself it does so after every other checkpoint of any trial, so that no checkpoint is gone that the state names,
+    By itself it writes after every other checkpoint of any trial, so that no checkpoint is gone that the state names,
     and with thousands of trials (25 kB each) is busy with nothing else. `mend` makes that unnecessary.
+
+    And it keeps there that a trial is to end once its last checkpoint is made. Restored from an earlier one, that trial
+    would end after its next checkpoint, wherever it is then.
     """
     noted: Any = _ExperimentCheckpointManager.on_trial_checkpoint
+    restore: Any = TuneController.__setstate__
+
+    def without_decisions(controller: Any, state: dict[str, Any]) -> None:
+        restore(controller, {key: value for key, value in state.items() if key not in DECISIONS})
+
     _ExperimentCheckpointManager.on_trial_checkpoint = lambda manager, trial: None
+    TuneController.__setstate__ = without_decisions
     try:
         yield
     finally:
         _ExperimentCheckpointManager.on_trial_checkpoint = noted
+        TuneController.__setstate__ = restore
 
 
 def pack(folder: Path) -> bytes:
@@ -119,90 +125,27 @@ def begun(folder: str) -> bool:
 def put_back(folder: str) -> None:
     """Makes Tune's state in storage that of state.zip.
 
+    Tune takes the newest of each of its files by the time in the name, also among those that an earlier driver left on
+    this host. So those of state.zip are named after this moment: a driver may have ended before it could copy its
+    newest, or have run on a host whose clock was ahead.
+
     Raises:
         UserError: it is damaged.
     """
     filesystem, inside = open_place(folder)
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")  # as Tune writes it
     try:
         with zipfile.ZipFile(io.BytesIO(read_file(filesystem, f"{inside}/{STATE}"))) as archive:
-            files = {name: archive.read(name) for name in archive.namelist() if _is_state(name)}
+            files = {
+                kind.replace("*", now): archive.read(name)
+                for name in archive.namelist()
+                for kind in STATE_FILES
+                if fnmatch(name, kind)
+            }
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{join(folder, STATE)}: cannot be read: {error}") from error
     for name, data in files.items():
         replace_file(filesystem, f"{inside}/{name}", data)
-    for name in _names(filesystem, inside):
-        if _is_state(name) and name not in files:
+    for name in names(filesystem, inside):
+        if name not in files and any(fnmatch(name, kind) for kind in STATE_FILES):
             filesystem.delete_file(f"{inside}/{name}")
-
-
-def _is_state(name: str) -> bool:
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in STATE_FILES)
-
-
-def mend(folder: str, trials: Iterable[Any], staging: Path) -> None:
-    """Brings the folders of trials in line with what Tune knows of them.
-
-    Trials that it does not know (begun in the last seconds before the driver died; the search suggests them anew) are
-    set aside. The checkpoint from which a trial goes on is replaced by a newer one where it is gone or not whole, and
-    those after it are removed.
-
-    Args:
-        folder: of the sweep.
-        trials: Tune's, of this sweep.
-        staging: the driver's own folder of files for the storage, which an earlier driver on this host has left.
-    """
-    filesystem, inside = open_place(folder)
-    known = {Path(trial.storage.trial_fs_path).name: trial for trial in trials}
-    for local in staging.glob("trial-*"):
-        if local.name not in known:
-            shutil.rmtree(local)  # else it would be uploaded again
-    for name in _names(filesystem, inside, "trial-*"):
-        if name not in known:
-            _move(filesystem, f"{inside}/{name}", f"{inside}/{ABANDONED}/{name}")
-        elif not known[name].is_finished():
-            kept = known[name].run_metadata.checkpoint_manager.best_checkpoint_results
-            _mend_trial(filesystem, f"{inside}/{name}", sorted(Path(each.checkpoint.path).name for each in kept))
-
-
-def _mend_trial(filesystem: pa.fs.FileSystem, folder: str, kept: list[str]) -> None:
-    """Of one trial; `kept` are the names of the checkpoints that Tune thinks are there, the last one the newest."""
-    there = _names(filesystem, folder, "checkpoint_*")
-    latest = kept[-1] if kept else None
-    if latest is not None and not _whole(filesystem, f"{folder}/{latest}"):
-        for name in reversed(there):
-            if name != latest and _whole(filesystem, f"{folder}/{name}"):
-                _copy(filesystem, f"{folder}/{name}", f"{folder}/{latest}")
-                break
-    for name in there:
-        if latest is None or name > latest:
-            filesystem.delete_dir(f"{folder}/{name}")
-    for name in kept:  # Tune stumbles over one that it wants to delete and that is not there
-        filesystem.create_dir(f"{folder}/{name}")
-
-
-def _whole(filesystem: pa.fs.FileSystem, checkpoint: str) -> bool:
-    """Whether a trial can go on from a checkpoint."""
-    with tempfile.TemporaryDirectory() as local:
-        try:
-            pa.fs.copy_files(checkpoint, local, source_filesystem=filesystem, use_threads=False)
-            load_checkpoint(local)
-            load(str(Path(local, BEST)))
-        except (OSError, UserError):
-            return False
-    return True
-
-
-def _move(filesystem: pa.fs.FileSystem, source: str, target: str) -> None:
-    _copy(filesystem, source, target)
-    filesystem.delete_dir(source)
-
-
-def _copy(filesystem: pa.fs.FileSystem, source: str, target: str) -> None:
-    """Not a rename: object stores have none for folders."""
-    filesystem.create_dir(target, recursive=True)
-    pa.fs.copy_files(source, target, source_filesystem=filesystem, destination_filesystem=filesystem, use_threads=False)
-
-
-def _names(filesystem: pa.fs.FileSystem, folder: str, pattern: str = "*") -> list[str]:
-    found = filesystem.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True))
-    return sorted(info.base_name for info in found if fnmatch(info.base_name, pattern))

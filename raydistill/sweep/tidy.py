@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from raydistill.storage import join, open_place
+from raydistill.storage import join, names, open_place
 
 STATE = re.compile(r"(experiment_state|search_gen_state|searcher-state|callback-states)-.*\.(json|pkl)$")
 AT_ONCE = 16  # requests to an object store
@@ -47,9 +47,9 @@ def _older_states(filesystem: pa.fs.FileSystem, place: str) -> list[str]:
     """What Tune wrote in earlier drivers; it reads the newest of each kind, by name."""
     newest: dict[str, str] = {}
     older = []
-    for info in sorted(filesystem.get_file_info(pa.fs.FileSelector(place)), key=lambda info: str(info.base_name)):
-        if found := STATE.match(info.base_name):
+    for name in names(filesystem, place):
+        if found := STATE.match(name):
             if found[1] in newest:
                 older.append(newest[found[1]])
-            newest[found[1]] = info.path
+            newest[found[1]] = f"{place}/{name}"
     return older

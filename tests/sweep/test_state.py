@@ -3,24 +3,16 @@
 import json
 import shutil
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.fs
 import pytest
-from ray import tune
-from ray.train._internal.checkpoint_manager import _CheckpointManager
-from ray.train._internal.session import _TrainingResult
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
-from raydistill.artifact import save
 from raydistill.errors import UserError
-from raydistill.run import Run, load_checkpoint, save_checkpoint
-from raydistill.storage import open_place, replace_file
 from raydistill.sweep import state as state_module
-from raydistill.sweep.state import ABANDONED, STATE, Bookkeeper, begun, mend, pack, put_back, written_now_and_then
-from raydistill.sweep.trainable import BEST
+from raydistill.sweep.state import STATE, Bookkeeper, begun, pack, put_back, tune_state_amended
 
 
 def write_state(folder, session, trials):
@@ -32,8 +24,16 @@ def write_state(folder, session, trials):
     (folder / "tuner.pkl").write_bytes(b"of the begin")
 
 
+KINDS = ("experiment_state", "search_gen_state", "searcher-state")
+
+
 def state(folder):
-    return {p.name: p.read_bytes() for p in Path(folder).glob("*") if p.is_file() and "state-" in p.name}
+    """Of each kind of Tune's files the newest, by name, as Tune chooses."""
+    return {kind: max(Path(folder).glob(f"{kind}-*")).read_bytes() for kind in KINDS}
+
+
+def trials_of(folder):
+    return json.loads(state(folder)["experiment_state"])
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_state_is_copied_when_it_is_new_and_only_then(staged):
     write_state(staging, "1", ["a", "b", "c"])
     keeper.on_step_begin(iteration=4, trials=[trial])
     put_back(str(folder))
-    assert json.loads((folder / "experiment_state-1.json").read_text()) == ["a", "b", "c"]
+    assert trials_of(folder) == ["a", "b", "c"]
     assert not list(folder.glob("*.partial*"))
 
 
@@ -103,7 +103,7 @@ def test_checkpoints_do_not_have_tune_write_its_state():
             manager.on_trial_checkpoint("a trial")
         return manager._should_force_sync_up
 
-    with written_now_and_then():
+    with tune_state_amended():
         assert not forced()
     assert forced()
 
@@ -121,7 +121,7 @@ def test_a_store_that_cannot_be_written_for_a_while_is_waited_for(staged, monkey
     time.sleep(0.5)
     keeper.on_step_begin(iteration=5, trials=[trial])  # the same state, once more
     put_back(str(folder))
-    assert json.loads((folder / "experiment_state-1.json").read_text()) == ["a", "b", "c"]
+    assert trials_of(folder) == ["a", "b", "c"]
 
 
 def test_begun(staged, tmp_path):
@@ -153,98 +153,30 @@ def test_a_copy_that_names_other_files_writes_none_of_them(staged, tmp_path):
 def test_pack_takes_the_newest_session(tmp_path):
     write_state(tmp_path / "s", "1", ["old"])
     write_state(tmp_path / "s", "2", ["new"])
-    filesystem, inside = open_place(tmp_path / "t" / STATE)
-    filesystem.create_dir(str(tmp_path / "t"))
-    replace_file(filesystem, inside, pack(tmp_path / "s"))
-    put_back(str(tmp_path / "t"))
-    assert sorted(state(tmp_path / "t")) == [f"{name}-2.{end}" for name, end in ENDS]
+    assert trials_of(unpacked(tmp_path / "t", pack(tmp_path / "s"))) == ["new"]
+    assert len(list((tmp_path / "t").glob("*-*"))) == 3
 
 
-ENDS = [("experiment_state", "json"), ("search_gen_state", "json"), ("searcher-state", "pkl")]
+def unpacked(folder, packed):
+    """A sweep's folder after a resume from this copy."""
+    folder.mkdir()
+    (folder / STATE).write_bytes(packed)
+    put_back(str(folder))
+    return folder
 
 
-@pytest.fixture
-def trial_folder(tmp_path, small, digits):
-    """A trial with checkpoints 0, 1 and 2, after 2, 4 and 6 iterations."""
-    run = Run(small, digits)
-    for index in range(3):
-        run.advance()
-        checkpoint = tmp_path / "sweep" / "trial-a" / f"checkpoint_00000{index}"
-        save_checkpoint(run, checkpoint)
-        save(run.artifact(), str(checkpoint / BEST))
-    return tmp_path / "sweep" / "trial-a"
+def test_what_a_driver_could_not_copy_any_more_is_not_mixed_with_the_copy(staged):
+    """It lies in that host's files for the storage, to which Tune adds the storage's, and takes the newest of each."""
+    *_, staging, folder = staged
+    write_state(staging, "2026-01-01_00-00-00", ["a", "b", "c"])  # a second driver's, killed before it could
+    put_back(str(folder))
+    shutil.copytree(folder, staging, dirs_exist_ok=True)
+    assert trials_of(staging) == ["a", "b"]
+    assert state(staging) == state(folder)
 
 
-def tune_trial(folder, *kept, finished=False):
-    manager = _CheckpointManager(tune.CheckpointConfig(num_to_keep=2))
-    for name in kept:
-        checkpoint = tune.Checkpoint(str(folder / name), pa.fs.LocalFileSystem())
-        manager.register_checkpoint(_TrainingResult(checkpoint, {}))
-    return SimpleNamespace(
-        storage=SimpleNamespace(trial_fs_path=str(folder)),
-        run_metadata=SimpleNamespace(checkpoint_manager=manager),
-        is_finished=lambda: finished,
-    )
-
-
-def done(checkpoint):
-    return load_checkpoint(checkpoint)["distiller"]["iteration"]
-
-
-def checkpoints(folder):
-    return sorted(path.name[-1] for path in folder.glob("checkpoint_*"))
-
-
-def test_a_checkpoint_that_was_deleted_is_replaced_by_a_newer_one(trial_folder):
-    shutil.rmtree(trial_folder / "checkpoint_000000")
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging")
-    assert checkpoints(trial_folder) == ["0"]
-    assert done(trial_folder / "checkpoint_000000") == 6
-
-
-@pytest.mark.parametrize("damage", ["checkpoint.pt", f"{BEST}/images.arrow", f"{BEST}/manifest.json"])
-def test_only_whole_checkpoints_count(trial_folder, damage):
-    shutil.rmtree(trial_folder / "checkpoint_000000")
-    file = trial_folder / "checkpoint_000002" / damage
-    file.write_bytes(file.read_bytes()[:-40])
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging")
-    assert done(trial_folder / "checkpoint_000000") == 4
-
-
-def test_a_whole_checkpoint_stays_and_later_ones_go(trial_folder):
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000001")], trial_folder.parents[1] / "staging")
-    assert checkpoints(trial_folder) == ["0", "1"]
-    assert done(trial_folder / "checkpoint_000001") == 4
-
-
-def test_tune_can_delete_what_it_thinks_is_there(trial_folder):
-    shutil.rmtree(trial_folder / "checkpoint_000000")
-    shutil.rmtree(trial_folder / "checkpoint_000001")
-    trial = tune_trial(trial_folder, "checkpoint_000000", "checkpoint_000001")
-    mend(str(trial_folder.parent), [trial], trial_folder.parents[1] / "staging")
-    assert done(trial_folder / "checkpoint_000001") == 6
-    for name in ("checkpoint_000002", "checkpoint_000003"):
-        shutil.copytree(trial_folder / "checkpoint_000001", trial_folder / name)
-        new = tune.Checkpoint(str(trial_folder / name), pa.fs.LocalFileSystem())
-        trial.run_metadata.checkpoint_manager.register_checkpoint(_TrainingResult(new, {}))
-    assert checkpoints(trial_folder) == ["2", "3"]
-
-
-def test_a_trial_without_a_checkpoint_begins_clean_and_a_finished_one_stays(trial_folder):
-    mend(
-        str(trial_folder.parent),
-        [tune_trial(trial_folder, "checkpoint_000001", finished=True)],
-        trial_folder.parents[1] / "staging",
-    )
-    assert checkpoints(trial_folder) == ["0", "1", "2"]
-    mend(str(trial_folder.parent), [tune_trial(trial_folder)], trial_folder.parents[1] / "staging")
-    assert checkpoints(trial_folder) == []
-
-
-def test_a_trial_that_tune_does_not_know_is_set_aside(trial_folder):
-    staged = trial_folder.parents[1] / "staging" / "trial-a"
-    staged.mkdir(parents=True)
-    mend(str(trial_folder.parent), [], staged.parent)
-    assert not staged.exists()
-    assert not trial_folder.exists()
-    assert checkpoints(trial_folder.parent / ABANDONED / "trial-a") == ["0", "1", "2"]
+def test_a_copy_from_a_host_whose_clock_is_ahead(tmp_path):
+    write_state(tmp_path / "s", "2199-01-01_00-00-00", ["a"])
+    staging = unpacked(tmp_path / "t", pack(tmp_path / "s"))
+    write_state(staging, (datetime.now() + timedelta(seconds=1)).strftime("%Y-%m-%d_%H-%M-%S"), ["a", "b"])
+    assert trials_of(unpacked(tmp_path / "u", pack(staging))) == ["a", "b"]

@@ -2,61 +2,28 @@
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from ray import tune
+from small_sweep import BASE, same_as_undisturbed, sweep_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill.artifact import load
 from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
-from raydistill.settings import validated
 from raydistill.sweep.run import sweep
 from raydistill.sweep.trainable import BEST, DistillTrial
-from raydistill.sweep_config import SweepConfig
-
-BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
-
-
-def sweep_config(folder, **update):
-    values = {
-        "name": "t",
-        "base": BASE,
-        "search": {"steps": {"int": [1, 2]}, "inner_lr": {"loguniform": [0.01, 0.3]}},
-        "known_good": [{"steps": 1, "inner_lr": 0.1}],
-        "budget": {"trials": 4, "iterations": 6},
-        "scheduler": {"pareto_asha": {"grace": 2, "reduction": 2}},
-        "storage": str(folder),
-    }
-    return validated(SweepConfig, values | update)
 
 
 def trial_class(digits, **base):
     return tune.with_parameters(
         DistillTrial, base=BASE | {"iterations": 10} | base, data=digits.to_numpy(), threads=1.0
     )
-
-
-def same_as_undisturbed(config, folder, digits):
-    """Whether an artifact is bit for bit what `distill` makes of the same settings on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        expected = distill(config, data=digits).distilled
-    finally:
-        torch.set_num_threads(threads)
-    found = load(folder).distilled
-    return torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
 
 
 def test_validate_save_restore(local_ray, digits):
@@ -238,42 +205,3 @@ with ray_running(Resources()):
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert ":" in other.stdout
     assert other.stdout.strip() != ray.get_runtime_context().gcs_address
-
-
-def test_resume_after_the_driver_was_killed_before_the_first_trial(local_ray, digits, tmp_path):
-    config = sweep_config(tmp_path, budget={"trials": 1, "iterations": 2, "concurrent": 1}, scheduler="none")
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "tuner.pkl").write_bytes(b"cut off while it was wri")
-    (tmp_path / "t" / "sweep.json").write_text(config.model_dump_json())
-    assert len(sweep(config, data=digits, resume=True).trials) == 1
-
-
-def test_resume_after_the_driver_was_killed(digits, tmp_path):
-    """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
-    values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
-    values |= {"search": {"inner_lr": {"loguniform": [0.01, 0.3]}}, "scheduler": "none"}
-    values["budget"] = {"trials": 3, "iterations": 300, "concurrent": 1}
-    file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "raydistill.cli", "sweep", str(file), "--json"]
-    driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    folder = tmp_path / "runs" / "t"
-    deadline = time.time() + 120
-    while not list(folder.glob("trial-*/checkpoint_00000[1-9]")) and time.time() < deadline:
-        assert driver.poll() is None
-        time.sleep(0.1)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    cut = len(list(folder.glob("trial-*")))
-    assert cut < 3
-    done = subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert summary["trials"] == 3
-    assert len(list(folder.glob("trial-*"))) == 3
-    for trial in folder.glob("trial-*"):
-        [*_, newest] = sorted(trial.glob("checkpoint_*"))
-        found = load(newest / BEST)
-        assert same_as_undisturbed(found.config, newest / BEST, digits)
-        assert found.config.iterations == 300
-    assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")

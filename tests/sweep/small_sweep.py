@@ -1,0 +1,35 @@
+"""A sweep of seconds, and what its trials must be equal to."""
+
+import torch
+
+from raydistill.artifact import load
+from raydistill.distill import distill
+from raydistill.settings import validated
+from raydistill.sweep_config import SweepConfig
+
+BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
+
+
+def sweep_config(folder, **update):
+    values = {
+        "name": "t",
+        "base": BASE,
+        "search": {"steps": {"int": [1, 2]}, "inner_lr": {"loguniform": [0.01, 0.3]}},
+        "known_good": [{"steps": 1, "inner_lr": 0.1}],
+        "budget": {"trials": 4, "iterations": 6},
+        "scheduler": {"pareto_asha": {"grace": 2, "reduction": 2}},
+        "storage": str(folder),
+    }
+    return validated(SweepConfig, values | update)
+
+
+def same_as_undisturbed(config, folder, digits):
+    """Whether an artifact is bit for bit what `distill` makes of the same settings on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = distill(config, data=digits).distilled
+    finally:
+        torch.set_num_threads(threads)
+    found = load(folder).distilled
+    return torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
