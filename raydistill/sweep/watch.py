@@ -98,7 +98,8 @@ class Watch(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says which trial was lost or failed and is tried again."""
         done = (trial.last_result or {}).get("iterations", 0)
-        self._note_error(trial, f"was cut off after iteration {done} and goes on from its checkpoint")
+        again = "begins again" if trial.checkpoint is None else "goes on from its checkpoint"
+        self._note_error(trial, f"was cut off after iteration {done} and {again}")
 
     def _note_error(self, trial: Any, what: str) -> None:
         """Gives the sweep up when the storage has failed its trials again and again, and nothing else came between."""

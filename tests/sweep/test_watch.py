@@ -185,6 +185,16 @@ def test_a_storage_that_fails_again_and_again_ends_the_sweep(watch, tmp_path):
         fails("OSError: [Errno 28] No space left on device", watch_module.STORAGE_FAILURES)
 
 
+@pytest.mark.parametrize(
+    ("iterations", "words"),
+    [(None, "after iteration 0 and begins again: "), (10, "after iteration 10 and goes on from its checkpoint: ")],
+)
+def test_a_trial_that_is_tried_again_is_said(watch, caplog, iterations, words):
+    trial = played("a", "RUNNING", iterations)
+    watch.on_trial_recover(iteration=1, trials=[trial], trial=trial)
+    assert words in caplog.text
+
+
 def test_a_sweep_in_another_thread_hears_no_signals(tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     watch = Watch(CONFIG, str(tmp_path))
