@@ -5,7 +5,8 @@
 runs sweeps/mnist_fixed.yaml as `raydistill sweep` does, and notes when each step began and ended. The rest of the time
 goes into checkpoints and results between two steps of a trial, into changing to the next trial, and into slots that
 find no trial to run at the end. It also says how much memory a process that runs one trial after the other gains with
-each, beside the size of what a trial holds. Writes benchmarks/results/DATE-occupancy.md.
+each, beside the size of what a trial holds; the first dozen trials fill caches. Writes
+benchmarks/results/DATE-occupancy.md.
 """
 
 import argparse
@@ -116,19 +117,18 @@ def table(steps: list[dict[str, Any]], slots: int, whole: float) -> list[str]:
 
 
 def memory(places: list[list[dict[str, Any]]]) -> str:
-    """What the processes gained from the end of their second trial, when their caches are full, to their last."""
-    gains = []
-    for place in places:
-        ends = {step["trial_id"]: step["private"] for step in place}  # the last of each trial, in their order
-        _, *others = ends.values()
-        if len(others) > 1:
-            gains.append((others[-1] - others[0]) / (len(others) - 1))
-    held = statistics.mean(step["held"] for place in places for step in place)
-    if not gains:
+    """What the processes gained with each trial: from the second on, and in the second half."""
+    series = [list({step["trial_id"]: step["private"] / 1e6 for step in place}.values()) for place in places]
+    series = [ends for ends in series if len(ends) >= 4]  # of each process, at the end of each trial
+    if not series:
         return "Too few trials to say what memory each leaves behind."
+    held = statistics.mean(step["held"] for place in places for step in place) / 1e6
+    whole = statistics.mean((ends[-1] - ends[1]) / (len(ends) - 2) for ends in series)
+    late = statistics.mean((ends[-1] - ends[len(ends) // 2]) / (len(ends) - 1 - len(ends) // 2) for ends in series)
     return (
-        f"Private memory of a process grows by {statistics.mean(gains) / 1e6:.2f} MB a trial; the network, "
-        f"distilled set and batch of one are {held / 1e6:.2f} MB."
+        f"Private memory of a process grows by {whole:.2f} MB a trial from the second on, by {late:.2f} MB in the "
+        f"second half; the network, distilled set and batch of one are {held:.2f} MB. One process at the end of "
+        f"each of its trials, MB: {' '.join(f'{private:.0f}' for private in series[0])}."
     )
 
 

@@ -4,11 +4,12 @@ import os
 import secrets
 import stat
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 
 
 def start_private_ray(**options: Any) -> None:
@@ -16,6 +17,9 @@ def start_private_ray(**options: Any) -> None:
 
     Ray takes the host's outward address for its own, whatever `ray.init` is told, and then listens on all of them;
     except where it never builds clusters (macOS, Windows). So it is told for a moment that this is such a place.
+
+    Its processes are no part of this one's group: a SIGTERM for the group (`timeout`, batch systems) would end them,
+    and the sweep could not keep what it has. They end with this process all the same.
 
     Args:
         **options: for `ray.init`.
@@ -26,10 +30,13 @@ def start_private_ray(**options: Any) -> None:
     _keep_token_secret()
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
+    popen: Any = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0) if os.name == "posix" else popen
     try:
         ray.init(address="local", include_dashboard=False, **options)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+        services.ConsolePopen = popen
 
 
 def token_file() -> Path | None:

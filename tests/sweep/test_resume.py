@@ -14,7 +14,9 @@ from ray.tune.execution.tune_controller import TuneController
 from small_sweep import same_as_undisturbed, sweep_config
 
 from raydistill.artifact import load
+from raydistill.sweep.index import read_index
 from raydistill.sweep.run import sweep
+from raydistill.sweep.status import read_status
 from raydistill.sweep.trainable import BEST
 
 
@@ -55,6 +57,24 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
         assert same_as_undisturbed(found.config, newest / BEST, digits)
         assert found.config.iterations == 300
     assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")
+
+
+def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_path):
+    """As `timeout` and batch systems send it: Ray's processes must live until the driver has kept what there is."""
+    update = {"budget": {"trials": 1, "iterations": 100_000}, "scheduler": "none"}
+    (tmp_path / "sweep.yaml").write_text(
+        sweep_config(tmp_path / "runs", **update).model_dump_json(exclude={"scheduler"})
+    )
+    command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
+    driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    folder = tmp_path / "runs" / "t"
+    deadline = time.time() + 120
+    while not list(folder.glob("trial-*/checkpoint_*")) and time.time() < deadline:
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGTERM)
+    _, said = driver.communicate(timeout=100)
+    assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
+    assert [row["status"] for row in read_index(str(folder)).rows] == ["PAUSED"]
 
 
 def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local_ray, digits, tmp_path, monkeypatch):
