@@ -81,11 +81,24 @@ class QuickTrial(tune.Trainable):
         self.at = int(Path(checkpoint, "at").read_text())
 
 
+class Progress(tune.Callback):
+    """Says how far it is, as ten thousand trials take an hour."""
+
+    def __init__(self) -> None:
+        self.ended, self.begin = 0, time.process_time()
+
+    def on_trial_complete(self, **info: Any) -> None:
+        """Counts."""
+        self.ended += 1
+        if self.ended % 1000 == 0:
+            print(f"{self.ended:,} trials: {time.process_time() - self.begin:,.0f} s on a core", flush=True)
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10000])
-    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=1)
     options = parser.parse_args()
     start_private_ray(num_cpus=options.slots, log_to_driver=False, logging_level=logging.ERROR)
     rows = [measure(trials) for trials in options.trials]
@@ -108,7 +121,7 @@ def measure(trials: int) -> dict[str, float]:
         config = validated(SweepConfig, values | scheduler | {"budget": {"trials": trials, "iterations": STEPS}})
         watch, books = Watch(config, f"{folder}/driver"), Bookkeeper(f"{folder}/driver")
         tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
-        driver._attend(tuner, watch, [books])
+        driver._attend(tuner, watch, [books, Progress()])
         settings = tuner._local_tuner._tune_config
         spent: dict[str, float] = defaultdict(float)
         calls: dict[str, int] = defaultdict(int)

@@ -36,13 +36,12 @@ def print_summary(result: SweepResult, console: Console) -> None:
     pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
     write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
     write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
+    again, trials = typed(f"raydistill sweep --resume {shlex.quote(result.folder)}"), result.config.budget.trials
     if result.stopped:
-        console.print(
-            f"stopped; to go on: {typed(f'raydistill sweep --resume {shlex.quote(result.folder)}')}", highlight=False
-        )
-    elif len(result.trials) < result.config.budget.trials:
-        missing = result.config.budget.trials - len(result.trials)
-        console.print(f"[yellow]{missing} trials are missing[/]; the same command with --resume goes on")
+        console.print(f"stopped; to go on: {again}", highlight=False, soft_wrap=True)
+    elif len(result.trials) < trials:
+        missing = f"[yellow]{trials - len(result.trials)} of {trials} trials brought no result[/]"
+        console.print(f"{missing}; to try them again: {again}", highlight=False, soft_wrap=True)
     console.print("next:")
     for what, command in (
         ("the best images", f"{pictures['best']} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),

@@ -32,11 +32,11 @@ PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for th
 STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other trial would fail as well
 
 logger = logging.getLogger("raydistill")
-tune_logger = logging.getLogger("ray.tune.tune")
 TOLD_HERE = (  # in a line, not a traceback
     "ray.tune.execution.tune_controller",
     "ray.tune.execution.experiment_state",
     "ray.train._internal.storage",
+    "ray.tune.tune",
 )
 
 
@@ -141,7 +141,6 @@ class Watch(Callback):
             self._begin_to_stop("request" if self.mail.stop_asked else "signal")
         if self.state == "stopping" and (now >= self.deadline or not self._under_way()):
             self.state = "testing"
-            tune_logger.setLevel(logging.CRITICAL)  # it would report the trials that have not ended as an error
             signal.raise_signal(signal.SIGUSR1)  # on which Tune keeps its state and ends
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
@@ -206,7 +205,7 @@ class Watch(Callback):
         """
         self.may_stop = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGUSR1)
-        levels = {name: logging.getLogger(name).level for name in (*TOLD_HERE, tune_logger.name)}
+        levels = {name: logging.getLogger(name).level for name in TOLD_HERE}
         for name in TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         end: State = "failed"

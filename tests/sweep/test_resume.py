@@ -66,15 +66,17 @@ def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_pa
         sweep_config(tmp_path / "runs", **update).model_dump_json(exclude={"scheduler"})
     )
     command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
-    driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    driver = subprocess.Popen(command, cwd=tmp_path, text=True, start_new_session=True, **pipes)
     folder = tmp_path / "runs" / "t"
     deadline = time.time() + 120
     while not list(folder.glob("trial-*/checkpoint_*")) and time.time() < deadline:
         time.sleep(0.1)
     os.killpg(driver.pid, signal.SIGTERM)
-    _, said = driver.communicate(timeout=100)
+    said, _ = driver.communicate(timeout=100)
     assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
     assert [row["status"] for row in read_index(str(folder)).rows] == ["PAUSED"]
+    assert f"stopped; to go on: raydistill sweep --resume {folder}" in said
 
 
 def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local_ray, digits, tmp_path, monkeypatch):
