@@ -6,13 +6,15 @@ The trials report made-up learning curves under our own trials' names, nine resu
 from `--slots` processes. Search, scheduler, index, journal and Tune's own records are those of a real sweep, so what
 the driver computes for a result says how fast results may come in before trials wait. That is counted in time on a
 core, of the whole process and of its parts, so that other work on the machine does not count. Writes
-benchmarks/results/DATE-driver.md.
+benchmarks/results/DATE-driver.md, or DATE-driver-random.md.
 """
 
 import argparse
 import datetime
 import importlib
 import logging
+import shlex
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -21,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 import torch
 from ray import tune
@@ -99,22 +102,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--random", action="store_true", help="search at random: what all but the search costs")
     options = parser.parse_args()
     start_private_ray(num_cpus=options.slots, log_to_driver=False, logging_level=logging.ERROR)
-    rows = [measure(trials) for trials in options.trials]
+    rows = [measure(trials, options.random) for trials in options.trials]
     lines = [f"| | {' | '.join(f'{n:,} trials' for n in options.trials)} |", "|---|" + "---|" * len(rows)]
     lines += [f"| {name} | {' | '.join(f'{row[name]:,.4g}' for row in rows)} |" for name in rows[0]]
     print("\n".join(lines))
     today = datetime.date.today().isoformat()
-    command = (
-        f"    python benchmarks/driver.py --trials {' '.join(map(str, options.trials))} --slots {options.slots}\n\n"
-    )
+    command = f"    python benchmarks/driver.py {shlex.join(sys.argv[1:])}\n\n"
     about = f"{today}, {device_name()}, torch {torch.__version__}, ray {ray.__version__}, commit {commit()}.\n\n"
-    (RESULTS / f"{today}-driver.md").write_text(f"# The driver\n\n{command}{about}" + "\n".join(lines) + "\n")
+    name = f"{today}-driver{'-random' if options.random else ''}.md"
+    (RESULTS / name).write_text(f"# The driver\n\n{command}{about}" + "\n".join(lines) + "\n")
 
 
-def measure(trials: int) -> dict[str, float]:
-    """Runs that many trials; seconds and, for each part, milliseconds a result."""
+def measure(trials: int, random: bool) -> dict[str, float]:
+    """Runs that many trials, searched by TPE or at random; seconds and, for each part, milliseconds a result."""
     with tempfile.TemporaryDirectory() as folder:
         values = {"name": "driver", "base": {"dataset": "digits"}, "search": SEARCH, "storage": folder}
         scheduler = {"scheduler": {"pareto_asha": {"grace": 1, "reduction": 3}}}
@@ -123,6 +126,8 @@ def measure(trials: int) -> dict[str, float]:
         tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
         driver._attend(tuner, watch, [books, Progress()])
         settings = tuner._local_tuner._tune_config
+        if random:
+            settings.search_alg._ot_study.sampler = optuna.samplers.RandomSampler(seed=0)
         spent: dict[str, float] = defaultdict(float)
         calls: dict[str, int] = defaultdict(int)
         parts = {"search": settings.search_alg, "scheduler": settings.scheduler, "watch": watch, "books": books}
