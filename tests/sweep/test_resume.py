@@ -14,6 +14,7 @@ from ray.tune.execution.tune_controller import TuneController
 from small_sweep import same_as_undisturbed, sweep_config
 
 from raydistill.artifact import load
+from raydistill.shell import typed
 from raydistill.sweep.index import read_index
 from raydistill.sweep.run import sweep
 from raydistill.sweep.status import read_status
@@ -76,7 +77,7 @@ def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_pa
     said, _ = driver.communicate(timeout=100)
     assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
     assert [row["status"] for row in read_index(str(folder)).rows] == ["PAUSED"]
-    assert f"stopped; to go on: raydistill sweep --resume {folder}" in said
+    assert f"stopped; to go on: {typed('raydistill sweep --resume')} {folder}" in said
 
 
 def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local_ray, digits, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from small_sweep import sweep_config
 
 from raydistill.artifact import save
 from raydistill.run import Run
+from raydistill.shell import typed
 from raydistill.sweep.result import SweepResult
 from raydistill.sweep.summary import print_summary
 
@@ -27,5 +28,7 @@ def test_trials_without_a_result_are_said(tmp_path, small, digits):
     console = Console(record=True, width=200)
     print_summary(SweepResult(sweep_config(tmp_path), str(tmp_path), [row], [row]), console)
     said = console.export_text()
-    assert f"3 of 4 trials brought no result; to try them again: raydistill sweep --resume {tmp_path}" in said
+    assert (
+        f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in said
+    )
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
