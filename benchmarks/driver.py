@@ -143,7 +143,7 @@ def measure(trials: int, random: bool) -> dict[str, float]:
     told = calls["scheduler: told of a result"]
     row = {"results": told, "seconds": seconds, "driver's seconds on a core": computed}
     parts_of = {"all in all": computed} | {name: spent[name] for name in PARTS}
-    return row | {f"{name}, ms a result": 1000 * seconds / told for name, seconds in parts_of.items()}
+    return row | {f"{name}, ms a result": 1000 * part / told for name, part in parts_of.items()}
 
 
 @contextmanager

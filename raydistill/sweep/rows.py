@@ -4,10 +4,10 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from raydistill.artifact import SUFFIX
 from raydistill.storage import is_local, join
 from raydistill.sweep.index import ENDED, FINISHED, METRICS, State
 from raydistill.sweep.result import searched_settings
+from raydistill.sweep.trainable import BEST
 
 
 class Rows:
@@ -16,11 +16,10 @@ class Rows:
     Args:
         place: the sweep's folder or address.
         iterations: of a whole trial.
-        best: the artifact's name in a checkpoint.
     """
 
-    def __init__(self, place: str, iterations: int, best: str = f"best{SUFFIX}") -> None:
-        self.place, self.iterations, self.best = anywhere(place), iterations, best
+    def __init__(self, place: str, iterations: int) -> None:
+        self.place, self.iterations = anywhere(place), iterations
         self.finished: set[str] = set()  # trials of which Tune said so
         self.front: dict[str, str] = {}  # trial -> artifact
         self._done: dict[str, dict[str, Any]] = {}
@@ -57,7 +56,7 @@ class Rows:
         if trial.checkpoint is None:
             return None
         *_, folder, checkpoint = trial.checkpoint.path.rstrip("/").split("/")
-        return join(self.place, folder, checkpoint, self.best)
+        return join(self.place, folder, checkpoint, BEST)
 
     def _status(self, trial: Any, state: State) -> str:
         last = trial.last_result or {}

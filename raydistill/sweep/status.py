@@ -1,6 +1,5 @@
 """How a sweep that runs elsewhere stands, from its index alone, and asking it to stop. Without Ray."""
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydistill.errors import UserError
-from raydistill.shell import typed
+from raydistill.shell import resuming, typed
 from raydistill.storage import join, open_place, write_file
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.index import FINISHED, Index, read_index
@@ -95,7 +94,7 @@ class Status:
     @property
     def resume(self) -> str:
         """The command to go on with."""
-        return f"raydistill sweep --resume {shlex.quote(self.place)}"
+        return resuming(self.place)
 
     def to_json(self) -> dict[str, Any]:
         """For scripts; times are seconds since 1970."""

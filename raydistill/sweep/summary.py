@@ -9,7 +9,7 @@ from rich.table import Table
 
 from raydistill.artifact import load
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
-from raydistill.shell import typed
+from raydistill.shell import resuming, typed
 from raydistill.storage import is_local, join
 from raydistill.sweep.index import INDEX
 from raydistill.sweep.monitor import settings
@@ -36,7 +36,7 @@ def print_summary(result: SweepResult, console: Console) -> None:
     pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
     write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
     write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
-    again, trials = typed(f"raydistill sweep --resume {shlex.quote(result.folder)}"), result.config.budget.trials
+    again, trials = typed(resuming(result.folder)), result.config.budget.trials
     if result.stopped:
         console.print(f"stopped; to go on: {again}", highlight=False, soft_wrap=True)
     elif len(result.trials) < trials:

@@ -1,7 +1,6 @@
 """What goes on beside a sweep's trials: its index, journal and log are kept, and requests to stop obeyed."""
 
 import logging
-import shlex
 import signal
 import threading
 import time
@@ -14,7 +13,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.distill import stop_on_signals
 from raydistill.errors import UserError
-from raydistill.shell import typed
+from raydistill.shell import resuming, typed
 from raydistill.sweep.board import Board
 from raydistill.sweep.index import INDEX, About, State, index_schema, to_parquet
 from raydistill.sweep.journal import JOURNAL, Journal, agree
@@ -132,7 +131,7 @@ class Watch(Callback):
         """
         self.trials = trials
         if self.trouble:
-            again = typed(f"raydistill sweep --resume {shlex.quote(self.place)}")
+            again = typed(resuming(self.place))
             raise UserError(f"{self.place}: {self.trouble}; when that is mended, go on with {again}")
         now = time.monotonic()
         if now >= self.silence_ends or (self.changed and now >= self.due):
