@@ -211,5 +211,5 @@ def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state:
             known = status.state
             tell(known)
     if status.gone:
-        raise UserError(f"{place}: the driver was lost before it stopped; `{status.resume}` goes on")
+        raise UserError(f"{place}: the driver was lost before it stopped; `{typed(status.resume)}` goes on")
     return status

@@ -1,5 +1,7 @@
 """A sweep of seconds, and what its trials must be equal to."""
 
+import time
+
 import torch
 
 from raydistill.artifact import load
@@ -21,6 +23,15 @@ def sweep_config(folder, **update):
         "storage": str(folder),
     }
     return validated(SweepConfig, values | update)
+
+
+def wait_for_checkpoint(driver, folder, name="checkpoint_*"):
+    """Waits until a trial of the sweep that the process `driver` runs in `folder` has kept such a checkpoint."""
+    end = time.monotonic() + 120
+    while not list(folder.glob(f"trial-*/{name}")):
+        assert driver.poll() is None, "the driver ended"
+        assert time.monotonic() < end, f"no {name} in 120 s"
+        time.sleep(0.1)
 
 
 def same_as_undisturbed(config, folder, digits):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from raydistill.cli import app
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
 from raydistill.settings import validated
+from raydistill.shell import typed
 from raydistill.storage import join, open_place, replace_file
 from raydistill.sweep.index import COLUMNS, INDEX, About, column_type, index_schema, read_index, to_parquet
 from raydistill.sweep.mailbox import STOP
@@ -198,7 +200,8 @@ def test_stop_of_a_sweep_that_does_not_run(tmp_path):
 
 def test_stop_says_when_the_driver_dies_or_time_is_up(tmp_path):
     write(tmp_path, heartbeat=0.3)
-    with pytest.raises(UserError, match="the driver was lost before it stopped"):
+    goes_on = typed(f"raydistill sweep --resume {tmp_path}")
+    with pytest.raises(UserError, match=re.escape(f"the driver was lost before it stopped; `{goes_on}` goes on")):
         stop(str(tmp_path), 20)
     write(tmp_path)
     begin = time.monotonic()

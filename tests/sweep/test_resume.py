@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from ray.tune.execution.tune_controller import TuneController
-from small_sweep import same_as_undisturbed, sweep_config
+from small_sweep import same_as_undisturbed, sweep_config, wait_for_checkpoint
 
 from raydistill.artifact import load
 from raydistill.shell import typed
@@ -39,10 +38,7 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
     command = [sys.executable, "-m", "raydistill.cli", "sweep", str(file), "--json"]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     folder = tmp_path / "runs" / "t"
-    deadline = time.time() + 120
-    while not list(folder.glob("trial-*/checkpoint_00000[1-9]")) and time.time() < deadline:
-        assert driver.poll() is None
-        time.sleep(0.1)
+    wait_for_checkpoint(driver, folder, "checkpoint_00000[1-9]")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     cut = len(list(folder.glob("trial-*")))
@@ -70,9 +66,7 @@ def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_pa
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     driver = subprocess.Popen(command, cwd=tmp_path, text=True, start_new_session=True, **pipes)
     folder = tmp_path / "runs" / "t"
-    deadline = time.time() + 120
-    while not list(folder.glob("trial-*/checkpoint_*")) and time.time() < deadline:
-        time.sleep(0.1)
+    wait_for_checkpoint(driver, folder)
     os.killpg(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=100)
     assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
