@@ -10,7 +10,7 @@ from torch import Tensor
 from raydistill.artifact import Artifact
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device
-from raydistill.evaluate import Evaluation, confusions, evaluate, evaluation_plan, real_data_for, train_networks
+from raydistill.evaluate import Evaluation, confusions, evaluate, train_networks
 from raydistill.method import DistilledSet
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.rng import named_generator
@@ -18,6 +18,7 @@ from raydistill.method.weights import InitialWeights
 from raydistill.neighbours import ByNeighbours, by_neighbours, neighbour_accuracies
 from raydistill.networks import Network
 from raydistill.plain_sets import average_images, classes_for, kmeans_images
+from raydistill.plan import evaluation_plan, real_data_for
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # the fixed step sizes to choose from
 DRAWS = 8  # sets of random images, and networks

@@ -11,9 +11,10 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.device import pick_device
 from raydistill.errors import UserError
-from raydistill.evaluate import evaluate_set, evaluation_plan, real_data_for
+from raydistill.evaluate import evaluate_set
 from raydistill.method.objective import objective_of
 from raydistill.neighbours import by_neighbours
+from raydistill.plan import evaluation_plan, real_data_for
 from raydistill.run import Run
 from raydistill.settings import read_yaml, validated, with_overrides
 

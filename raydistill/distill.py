@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from raydistill.artifact import SUFFIX, Artifact, save
 from raydistill.bank import Bank, adapted, load_bank
+from raydistill.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.device import pick_device, use_threads
 from raydistill.errors import Diverged, UserError
-from raydistill.run import Metrics, Run, load_checkpoint, save_checkpoint
+from raydistill.run import Metrics, Run
 from raydistill.settings import validated
 from raydistill.sweep_config import Resources
 

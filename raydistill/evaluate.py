@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from raydistill.artifact import Artifact, load
-from raydistill.bank import check_bank, load_bank
-from raydistill.config import DistillConfig
-from raydistill.data import Dataset, Split, load_dataset
+from raydistill.data import Dataset, Split
 from raydistill.device import pick_device, use_precision
-from raydistill.errors import UserError
 from raydistill.method import DistilledSet, train
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.record import recorded
 from raydistill.method.unroll import vmap_over
-from raydistill.method.weights import BankWeights, FixedWeights, InitialWeights, RandomWeights
-from raydistill.networks import Network, build_network
+from raydistill.networks import Network
+from raydistill.plan import evaluation_plan, real_data_for
 
 TRAIN_CHUNK = 16  # networks trained at once
 TEST_NETWORKS = 16  # networks tested at once,
@@ -108,71 +105,6 @@ def evaluate(
     if epochs is not None:
         distilled = distilled.with_epochs(epochs)
     return before_and_after(model, distilled, draws, data.test, objective_of(config, artifact.class_names))
-
-
-def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path | None) -> Dataset:
-    """The real data an artifact was made from: `data`, or read from where its config says.
-
-    Raises:
-        UserError: they are not there, or do not fit the artifact.
-    """
-    data = data or load_dataset(artifact.config, data_dir)
-    if data.image_shape != artifact.image_shape or data.class_names != artifact.class_names:
-        raise UserError(
-            f"dataset={data.name} has {data.num_classes} classes of images {data.image_shape}, the artifact "
-            f"{len(artifact.class_names)} classes of {artifact.image_shape}"
-        )
-    return data
-
-
-def evaluation_plan(
-    artifact: Artifact,
-    network: str | None = None,
-    weights: str | None = None,
-    nets: int | None = None,
-    bank: str | None = None,
-) -> tuple[DistillConfig, Network, InitialWeights]:
-    """The artifact's config with the network asked for, that network, and where its initial weights come from.
-
-    Raises:
-        UserError: they do not go together, or not with the artifact.
-    """
-    config = artifact.config
-    same = network in (None, config.network)
-    weights = weights or ("random_pretrained" if bank else config.weights if same else "random")
-    if weights not in ("fixed", "random", "fixed_pretrained", "random_pretrained"):
-        raise UserError(f"weights={weights}: should be fixed, random or random_pretrained")
-    if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
-        reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
-        raise UserError(f"nets={nets}: {reason}")
-    update = {"network": network or config.network, "weights": weights, "bank": bank or config.bank}
-    config = config.model_copy(update=update)
-    model = build_network(config, artifact.image_shape, len(artifact.class_names))
-    if weights == "random" or (weights == "random_pretrained" and config.published):
-        return config, model, RandomWeights(model)
-    if weights == "random_pretrained":
-        return config, model, _networks_of_bank(artifact, config, model, nets, bank)
-    if artifact.weights is None or {k: tuple(w.shape) for k, w in artifact.weights.items()} != model.shapes:
-        raise UserError(f"weights=fixed: the artifact has no initial weights of a {config.network}; use weights=random")
-    return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
-
-
-def _networks_of_bank(
-    artifact: Artifact, config: DistillConfig, model: Network, nets: int | None, path: str | None
-) -> BankWeights:
-    """Pretrained networks that were not used to make the artifact: the test part of its bank, or all of another."""
-    where = path or config.bank
-    if where is None:
-        raise UserError("weights=random_pretrained: needs bank=FOLDER (--bank), the artifact was made without one")
-    bank = load_bank(where)
-    check_bank(bank.manifest, config, artifact.class_names, artifact.image_shape, model)
-    known = bank.fingerprint == artifact.provenance.get("bank")
-    if not known and path is None:
-        raise UserError(f"bank={where}: is not the bank it was when the set was made; to test on all of it, use --bank")
-    count = config.test_nets if known else len(bank.networks)
-    if (nets or 0) > count:
-        raise UserError(f"nets={nets}: bank={where} has only {count} networks that the set was not made with")
-    return BankWeights(bank.networks, 0, count)
 
 
 def evaluate_set(

@@ -1,14 +1,12 @@
-"""A distillation with everything around the method: validation, the best set so far, the final test, checkpoints.
+"""A distillation with everything around the method: validation, the best set so far, the final test, its state.
 
 `raydistill.distill` runs one to its end; a sweep's trial (`raydistill.sweep.trainable`) drives the same `Run`.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +17,7 @@ from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_precision
-from raydistill.errors import Diverged, UserError
+from raydistill.errors import Diverged
 from raydistill.evaluate import WORST_LOSS, Evaluation, before_and_after, evaluate_set
 from raydistill.method import DistilledSet, Distiller
 from raydistill.method.objective import Objective, objective_of
@@ -241,30 +239,3 @@ def matched(config: DistillConfig, data: Dataset, bank: Bank | None) -> tuple[Ne
 
 def _validation(result: Evaluation) -> Metrics:
     return result.metrics("val_") | {"val_loss": result.loss}
-
-
-CHECKPOINT = "checkpoint.pt"
-
-
-def save_checkpoint(run: Run, folder: Path) -> None:
-    """Writes the run's whole state; an older one stays until the new is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(run.state_dict(), partial)
-    os.replace(partial, folder / CHECKPOINT)
-
-
-def load_checkpoint(folder: str | Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote, on the CPU; only tensors and plain values are unpickled.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    path = Path(folder) / CHECKPOINT
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{folder}: holds no {CHECKPOINT}, so there is no run to resume") from None
-    except Exception as error:  # torch.load reports damage in a dozen ways
-        raise UserError(f"{path}: is damaged or not a checkpoint of raydistill") from error
-    return state

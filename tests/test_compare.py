@@ -9,7 +9,7 @@ from raydistill.compare import read_source
 from raydistill.config import DistillConfig, PretrainConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
-from raydistill.evaluate import evaluation_plan
+from raydistill.plan import evaluation_plan
 from raydistill.pretrain import pretrain
 
 ATTACK = {"objective": "attack", "attack_class": 3, "attack_target": 5, "weights": "random_pretrained"}

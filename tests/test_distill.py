@@ -6,11 +6,12 @@ import signal
 import pytest
 import torch
 
+from raydistill.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from raydistill.config import DistillConfig
 from raydistill.distill import Watcher, distill, stop_on_signals
 from raydistill.errors import Diverged, UserError
 from raydistill.evaluate import evaluate_set
-from raydistill.run import CHECKPOINT, Run, load_checkpoint, save_checkpoint
+from raydistill.run import Run
 
 FIXED = {"weights": "fixed"}
 RANDOM = {"weights": "random", "train_nets": 2}

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from raydistill.artifact import load
+from raydistill.checkpoint import load_checkpoint
 from raydistill.errors import UserError
-from raydistill.run import load_checkpoint
 from raydistill.storage import names, open_place
 from raydistill.sweep.trainable import BEST
 

@@ -9,10 +9,11 @@ from ray import tune
 
 from raydistill.artifact import SUFFIX, load, save
 from raydistill.bank import Bank
+from raydistill.checkpoint import load_checkpoint
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import use_threads
-from raydistill.run import Run, load_checkpoint
+from raydistill.run import Run
 from raydistill.storage import join, write_json
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.trainable import BEST

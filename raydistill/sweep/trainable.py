@@ -11,13 +11,14 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.artifact import SUFFIX, save
 from raydistill.bank import Bank
+from raydistill.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
 from raydistill.device import pick_device, use_gpu_share, use_threads
 from raydistill.errors import Diverged, UserError
 from raydistill.report.tensorboard import TensorBoard
-from raydistill.run import Run, load_checkpoint, save_checkpoint
+from raydistill.run import Run
 from raydistill.sweep_config import OBJECTIVES
 
 BEST = f"best{SUFFIX}"

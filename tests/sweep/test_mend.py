@@ -11,7 +11,8 @@ from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 
 from raydistill.artifact import save
-from raydistill.run import Run, load_checkpoint, save_checkpoint
+from raydistill.checkpoint import load_checkpoint, save_checkpoint
+from raydistill.run import Run
 from raydistill.sweep.mend import ABANDONED, mend
 from raydistill.sweep.trainable import BEST
 
