@@ -77,7 +77,10 @@ def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
 
 
 def distilled(arguments: list[str]) -> dict[str, Any]:
-    """The JSON that a raydistill command prints last; what it prints before goes on to the screen."""
+    """The JSON that a raydistill command prints last; what it prints before goes on to the screen.
+
+    Ends this process where the command failed or was stopped before its end.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "raydistill.cli", *arguments, "--out", f"{folder}/run", "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -86,6 +89,8 @@ def distilled(arguments: list[str]) -> dict[str, Any]:
     if process.returncode:
         sys.exit(process.returncode)
     result: dict[str, Any] = json.loads(lines[-1])
+    if result.get("stopped"):
+        sys.exit(f"stopped after {result['iterations']} iterations: nothing is kept")
     del result["artifact"]
     return result
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import reproduce
 
 RESULT = {
@@ -43,3 +44,16 @@ def test_an_attack_is_told_by_the_attacked_class():
     cells, note = reproduce.measured("row", published, kept(0.7, **more))
     assert cells[:3] == ["5.0 ± 1.0", "2.0", "80.0"]
     assert "class_accuracy 80.0 -> 5.0; attack_success 30.0 -> 60.0" in note
+
+
+@pytest.mark.parametrize("more", [{}, {"stopped": 1}])
+def test_a_run_that_was_stopped_is_no_result(tmp_path, monkeypatch, more):
+    command = tmp_path / "python"
+    command.write_text(f"#!/bin/sh\necho at work\necho '{json.dumps(RESULT | more | {'artifact': 'a'})}'\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(reproduce.sys, "executable", str(command))
+    if more:
+        with pytest.raises(SystemExit, match="stopped after 50 iterations: nothing is kept"):
+            reproduce.distilled(["distill"])
+    else:
+        assert reproduce.distilled(["distill"]) == RESULT
