@@ -26,7 +26,7 @@ def initial_set(config: DistillConfig, real: Split, num_classes: int) -> tuple[D
     classes = balanced_classes(batch, num_classes, device).expand(config.steps, -1)
     shape = (*classes.shape, *real.images.shape[1:])
     generator = named_generator(config.seed, "images", device)
-    if config.image_init == "real":
+    if config.starts_from_real:
         images = real.of_classes(classes, generator)
     else:
         images = config.image_std * torch.randn(shape, generator=generator, device=device)

@@ -94,6 +94,19 @@ def test_images_can_start_from_real_ones_of_their_class(small, digits):
         assert digits.train.labels[place] == label.argmax()
 
 
+@pytest.mark.parametrize(
+    ("image_init", "weights", "same_as"),
+    [("auto", "random", "real"), ("auto", "fixed", "noise"), ("noise", "random", "noise"), ("real", "fixed", "real")],
+)
+def test_auto_starts_from_real_images_with_random_weights(small, digits, image_init, weights, same_as):
+    images = [
+        initial_set(small.model_copy(update={"image_init": name, "weights": weights}), digits.train, 10)[0].images
+        for name in (image_init, same_as, "noise" if same_as == "real" else "real")
+    ]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+
+
 def test_fewer_images_than_classes(small, digits):
     learned, raw = initial_set(small.model_copy(update={"images_per_step": 5, "labels": "free"}), digits.train, 10)
     assert learned.images.shape == (2, 5, 1, 8, 8)
