@@ -96,7 +96,13 @@ def test_images_can_start_from_real_ones_of_their_class(small, digits):
 
 @pytest.mark.parametrize(
     ("image_init", "weights", "same_as"),
-    [("auto", "random", "real"), ("auto", "fixed", "noise"), ("noise", "random", "noise"), ("real", "fixed", "real")],
+    [
+        ("auto", "random", "real"),
+        ("auto", "random_pretrained", "real"),
+        ("auto", "fixed", "noise"),
+        ("noise", "random", "noise"),
+        ("real", "fixed", "real"),
+    ],
 )
 def test_auto_starts_from_real_images_with_random_weights(small, digits, image_init, weights, same_as):
     images = [
