@@ -25,13 +25,23 @@ def sweep_config(folder, **update):
     return validated(SweepConfig, values | update)
 
 
+def wait_for(what, seconds=15):
+    """Returns when `what()` is true; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def wait_for_checkpoint(driver, folder, name="checkpoint_*"):
     """Waits until a trial of the sweep that the process `driver` runs in `folder` has kept such a checkpoint."""
-    end = time.monotonic() + 120
-    while not list(folder.glob(f"trial-*/{name}")):
-        assert driver.poll() is None, "the driver ended"
-        assert time.monotonic() < end, f"no {name} in 120 s"
-        time.sleep(0.1)
+
+    def kept():
+        found = list(folder.glob(f"trial-*/{name}"))
+        assert found or driver.poll() is None, "the driver ended"
+        return found
+
+    wait_for(kept, 120)
 
 
 def same_as_undisturbed(config, folder, digits):

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from small_sweep import wait_for
 
 from raydistill.storage import exists, join, open_place, read_file, write_file
 from raydistill.sweep.mailbox import STOP, Mailbox
@@ -99,10 +100,3 @@ def test_readers_never_see_a_part(tmp_path):
     ended.set()
     reader.join()
     assert sizes == {(1_000_000, 1)}
-
-
-def wait_for(what, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
