@@ -10,7 +10,7 @@ from torch import Tensor
 from raydistill.artifact import Artifact
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device
-from raydistill.evaluate import Evaluation, confusions, evaluate, train_networks
+from raydistill.evaluate import Evaluation, confusions, evaluate_planned, train_networks
 from raydistill.method import DistilledSet
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.rng import named_generator
@@ -80,20 +80,10 @@ def evaluate_with_baseline(
     data_dir: str | Path | None = None,
 ) -> tuple[Evaluation, Evaluation]:
     """`evaluate`, and the same network with random real images; arguments and errors are those of `evaluate`."""
-    config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
+    plan = config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
     where = pick_device(device)
     data = real_data_for(artifact, None, data_dir).to(where)
-    result = evaluate(
-        artifact,
-        network=network,
-        weights=weights,
-        bank=bank,
-        epochs=epochs,
-        nets=nets,
-        seed=seed,
-        device=device,
-        data=data,
-    )
+    result = evaluate_planned(artifact, plan, data, epochs, nets, seed)
     like = artifact.distilled.to(where).with_epochs(epochs or artifact.config.epochs)
     return result, random_real(model, start, like, data, seed, objective_of(config, data.class_names))
 

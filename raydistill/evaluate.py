@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from raydistill.artifact import Artifact, load
+from raydistill.config import DistillConfig
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device, use_precision
 from raydistill.method import DistilledSet, train
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.record import recorded
 from raydistill.method.unroll import vmap_over
+from raydistill.method.weights import InitialWeights
 from raydistill.networks import Network
 from raydistill.plan import evaluation_plan, real_data_for
 
@@ -97,9 +99,22 @@ def evaluate(
     if not isinstance(artifact, Artifact):
         artifact = load(artifact)
     where = pick_device(device)
-    config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
+    plan = evaluation_plan(artifact, network, weights, nets, bank)
+    return evaluate_planned(artifact, plan, real_data_for(artifact, data, data_dir).to(where), epochs, nets, seed)
+
+
+def evaluate_planned(
+    artifact: Artifact,
+    plan: tuple[DistillConfig, Network, InitialWeights],
+    data: Dataset,
+    epochs: int | None,
+    nets: int | None,
+    seed: int,
+) -> Evaluation:
+    """`evaluate` as `evaluation_plan` says, on the device where the data are."""
+    config, model, start = plan
+    where = data.test.images.device
     use_precision(config.precision, where)
-    data = real_data_for(artifact, data, data_dir).to(where)
     draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
     distilled = artifact.distilled.to(where)
     if epochs is not None:
