@@ -1,12 +1,14 @@
 """The command line. Heavy libraries are imported by the command that needs them, so that --help is quick."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raydistill.errors import UserError
+from raydistill.lock import new_folder
 from raydistill.screen import (
     DataDir,
     Debug,
@@ -59,11 +61,6 @@ def distill(
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
         values = run_settings(read_yaml(config), config) if config else {}
         settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
-        folder = resume or out or _new_folder(f"{settings.dataset}-{settings.network}" if settings else "")
-        if resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(
-                f"{folder}: is not an empty folder; choose another --out, or go on with that run: --resume {folder}"
-            )
 
         from raydistill.artifact import SUFFIX
         from raydistill.device import use_threads
@@ -71,13 +68,15 @@ def distill(
         from raydistill.progress import ProgressBar, TensorBoardWatcher
 
         use_threads()
-        artifact = run_to_the_end(
-            settings,
-            out=folder,
-            resume=resume is not None,
-            data_dir=data_dir,
-            watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
-        )
+        name = f"{settings.dataset}-{settings.network}" if settings else ""
+        with _folder(resume or out, name) as folder:
+            artifact = run_to_the_end(
+                settings,
+                out=folder,
+                resume=resume is not None,
+                data_dir=data_dir,
+                watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
+            )
         path = folder / f"best{SUFFIX}"
         print_result(artifact, path, folder)
         if as_json:
@@ -308,9 +307,12 @@ def stop(
             print_json(found.to_json())
 
 
-def _new_folder(name: str) -> Path:
+def _folder(given: Path | None, name: str) -> AbstractContextManager[Path]:
+    """The folder that the user named, or a new one for this run alone."""
+    if given is not None:
+        return nullcontext(given)
     name = name.replace(":", "-").replace("/", "_")
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return new_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:

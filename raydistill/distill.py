@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.device import pick_device, use_threads
 from raydistill.errors import Diverged, UserError
+from raydistill.lock import is_empty, own_folder
 from raydistill.run import Metrics, Run
 from raydistill.settings import validated
 from raydistill.sweep_config import Resources
@@ -56,7 +57,8 @@ def distill(
 
     Args:
         config: the settings; with `resume` they may be left out.
-        out: folder for the checkpoint and the artifact (`best.distilled`); without it nothing is written.
+        out: folder for the checkpoint and the artifact (`best.distilled`), new or empty, and until the end this
+            process's alone; without it nothing is written.
         resume: go on from the checkpoint in `out`.
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
@@ -67,15 +69,29 @@ def distill(
         nets, baseline_random_real, num_images, iterations, seconds, and stopped=1 where it was interrupted.
 
     Raises:
-        UserError: the settings do not fit the data, or there is nothing to resume.
+        UserError: the settings do not fit the data, there is nothing to resume, or the folder holds something or
+            is in use.
         Diverged: the loss was not finite before the first validation.
     """
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise UserError("resume=True: say which run, with out=FOLDER")
-    state = load_checkpoint(folder) if resume and folder is not None else None
-    config = _settings(config, state, folder)
-    data = data or load_dataset(config, data_dir)
+    if resume and folder is not None and not folder.is_dir():
+        raise UserError(f"{folder}: no such folder, so there is no run to resume")
+    with own_folder(folder) if folder is not None else nullcontext():
+        state = _state(folder, resume) if folder is not None else None
+        config = _settings(config, state, folder)
+        return _to_the_end(config, state, folder, data or load_dataset(config, data_dir), watchers)
+
+
+def _to_the_end(
+    config: DistillConfig,
+    state: dict[str, Any] | None,
+    folder: Path | None,
+    data: Dataset,
+    watchers: tuple[Watcher, ...],
+) -> Artifact:
+    """Begins a run, or goes on from its state, and tests what it came to."""
     bank = load_bank(config.bank_folder) if config.bank_folder else None
     with several_workers(config, data, bank) as workers:
         run = Run(config, data, bank, workers)
@@ -93,6 +109,17 @@ def distill(
     if folder is not None:
         save(artifact, folder / f"best{SUFFIX}")
     return artifact
+
+
+def _state(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The state that the run in `folder` left; None for a new run, which nothing may lie in the way of."""
+    if resume:
+        return load_checkpoint(folder)
+    if not is_empty(folder):
+        raise UserError(
+            f"{folder}: is not an empty folder; choose another --out, or go on with that run: --resume {folder}"
+        )
+    return None
 
 
 def _settings(config: DistillConfig | None, state: dict[str, Any] | None, folder: Path | None) -> DistillConfig:

@@ -4,6 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from raydistill.data.augment import augmented
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Stopped, UserError
 from raydistill.evaluate import score
+from raydistill.lock import is_empty, own_folder
 from raydistill.method.adam import Adam
 from raydistill.method.record import recorded
 from raydistill.method.rng import named_generator
@@ -61,14 +63,22 @@ def pretrain(
         the bank's manifest, with the mean accuracies of its networks.
 
     Raises:
-        UserError: the settings do not fit the data, or the folder holds something else.
+        UserError: the settings do not fit the data, or the folder holds something else or is in use.
         Stopped: `stop` said so; what was done is kept.
     """
     folder = Path(out)
-    begin_folder(config, folder)
-    if (folder / MANIFEST).exists():
-        return read_manifest(folder)[0]
-    trainer = BankTrainer(config, data or load_dataset(config, data_dir))
+    with nullcontext() if (folder / MANIFEST).exists() else own_folder(folder):  # a whole bank is only read
+        begin_folder(config, folder)
+        if (folder / MANIFEST).exists():
+            return read_manifest(folder)[0]
+        return _train(config, folder, data or load_dataset(config, data_dir), progress, stop)
+
+
+def _train(
+    config: PretrainConfig, folder: Path, data: Dataset, progress: Progress, stop: Callable[[], bool]
+) -> BankManifest:
+    """Trains the networks that `folder` lacks, and makes it a bank."""
+    trainer = BankTrainer(config, data)
     start = time.perf_counter()
     for first in range(0, config.nets, config.chunk):
         path = network_files(folder, first // config.chunk)
@@ -98,7 +108,7 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
         changed = [name for name, value in settings.items() if old.get(name) != value]
         if changed:
             raise UserError(f"{folder}: holds a bank begun with another {', '.join(changed)}; choose another --out")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif not is_empty(folder):
         raise UserError(f"{folder}: is not an empty folder, and holds no bank to go on with; choose another --out")
     else:
         write_json(str(path), settings)
@@ -142,7 +152,7 @@ class BankTrainer:
         done = _load(checkpoint, first, weights, adam)
         for epoch in range(done, self.config.epochs):
             loss = self._epoch(epoch, members, weights, adam, stop)
-            torch.save({"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}, checkpoint)
+            _save(checkpoint, first, epoch + 1, weights, adam)
             progress(first, epoch + 1, loss)
         return weights
 
@@ -170,6 +180,13 @@ def _gradient(network: Network, weights: Tensor, images: Tensor, labels: Tensor)
     """Losses [N] and gradients [N, W], each network with its own images [N, B, C, H, W] and labels [N, B]."""
     losses, gradient = losses_and_gradient(network, weights[:, None], images, labels, each_set=0, differentiable=False)
     return losses[:, 0], gradient[:, 0]
+
+
+def _save(checkpoint: Path, first: int, epoch: int, weights: Tensor, adam: Adam) -> None:
+    """Keeps a chunk's state; an older one stays until the new is whole."""
+    partial = checkpoint.with_name(f"{checkpoint.name}.partial")
+    torch.save({"first": first, "epoch": epoch, "weights": weights, "adam": adam.state_dict()}, partial)
+    partial.replace(checkpoint)
 
 
 def _load(checkpoint: Path, first: int, weights: Tensor, adam: Adam) -> int:
