@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 
 import pyarrow as pa
 import pytest
@@ -80,6 +81,23 @@ def test_stopped_and_resumed_is_bit_identical(digits, bank, tmp_path, stops):
     assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
     assert load_bank(tmp_path).manifest.sha256 == load_bank(bank).manifest.sha256
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_cut_short_leaves_the_one_before(digits, bank, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = []
+
+    def full(*what):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+
+    try:
+        with pytest.raises((OSError, RuntimeError)):
+            pretrain(CONFIG, tmp_path, data=digits, progress=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    pretrain(CONFIG, tmp_path, data=digits, progress=lambda *what: told.append(what))
+    assert len(told) == 3  # the first epoch is not done again
+    assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
 
 
 def test_networks_differ_and_have_learned(digits, bank):
