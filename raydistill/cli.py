@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -270,6 +271,28 @@ def check(
         console.print(f"{file}: ready for `ray up {file}`: a head and {kinds}", highlight=False, soft_wrap=True)
         if as_json:
             print_json({"file": str(file)} | summary)
+
+
+@app.command()
+def doctor(
+    storage: Annotated[str, typer.Option(help="Where sweeps keep things: a folder, s3:// or gs://.")] = "runs",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at this machine: what it has for raydistill, what works, and what to do where something does not."""
+    with one_line_errors(debug):
+        from raydistill.doctor.examine import examine
+        from raydistill.doctor.finding import Options
+        from raydistill.doctor.show import print_findings
+
+        options = Options(None if data_dir is None else str(data_dir), storage)
+        found = print_findings(examine(options, debug=debug), console)
+        well = all(finding.ok for finding in found)
+        if as_json:
+            print_json({"ok": well, "checks": [asdict(finding) for finding in found]})
+        if not well:
+            raise typer.Exit(1)
 
 
 Place = Annotated[str, typer.Argument(metavar="STORAGE", help="The sweep's folder or address, as runs/digits.")]

@@ -2,11 +2,12 @@
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 
 from raydistill.errors import UserError
-from raydistill.storage import has_password, is_local, open_place, replace_file
+from raydistill.storage import has_password, is_local, open_place, read_file, replace_file
 
 PATIENCE = 30.0  # seconds; Arrow itself tries for minutes before it gives a silent host up
 NAME = ".raydistill-probe"
@@ -20,7 +21,7 @@ HINTS = {  # words of AWS's errors, and what mends them
 
 
 def check_writable(storage: str) -> None:
-    """Writes a small file to a sweep's storage and deletes it again.
+    """Writes a small file to a sweep's storage, reads it and deletes it again.
 
     Object stores are tried in a process of their own: a call that waits for a silent host cannot be ended otherwise.
 
@@ -50,13 +51,21 @@ def check_writable(storage: str) -> None:
 
 
 def probe(storage: str) -> None:
-    """Writes a file and deletes it, where there is no folder yet in the one above; an OSError says why it cannot."""
+    """Writes a file, reads it and deletes it, where there is no folder yet in the one above.
+
+    An OSError says why it cannot. The file's name is this call's own: several sweeps may begin at once.
+    """
     filesystem, folder = open_place(storage)
     while is_local(storage) and not os.path.exists(folder):
         folder = os.path.dirname(folder)
-    inside = f"{folder}/{NAME}"
-    replace_file(filesystem, inside, b"")
-    filesystem.delete_file(inside)
+    words = secrets.token_hex(8)
+    inside = f"{folder}/{NAME}-{words}"
+    replace_file(filesystem, inside, words.encode())
+    try:
+        if read_file(filesystem, inside) != words.encode():
+            raise OSError("what was written reads back as something else")
+    finally:
+        filesystem.delete_file(inside)
 
 
 if __name__ == "__main__":

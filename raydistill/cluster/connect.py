@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ray
 
-from raydistill.cluster.private import start_private_ray
+from raydistill.cluster.private import named_address, start_private_ray
 from raydistill.errors import UserError
 from raydistill.sweep_config import Resources
 
@@ -22,7 +22,7 @@ def ray_running(need: Resources, workers: int = 1) -> Iterator[None]:
     """
     begun = not ray.is_initialized()
     if begun:
-        _connect()
+        connect()
     try:
         _check_resources(need, workers)
         yield
@@ -31,17 +31,29 @@ def ray_running(need: Resources, workers: int = 1) -> Iterator[None]:
             ray.shutdown()
 
 
-def _connect() -> None:
+def connect() -> None:
     """To the cluster of RAY_ADDRESS or of `ray start`, else to one of our own, on loopback and without dashboard.
 
     Not `address="auto"`: that would also join the private one of another sweep on this machine, and end with it.
     """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
-    if os.environ.get("RAY_ADDRESS") or started.exists():
+    if _somebody_elses():
         ray.init(**quiet)
     else:
         start_private_ray(**quiet)
+
+
+def cluster_address() -> str | None:
+    """Where `connect` finds the cluster, as Ray reads it; None where it starts its own.
+
+    Ray takes this host's outward address for 127.0.0.1.
+    """
+    return named_address() if _somebody_elses() else None
+
+
+def _somebody_elses() -> bool:
+    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
+    return bool(os.environ.get("RAY_ADDRESS")) or started.exists()
 
 
 def _check_resources(need: Resources, workers: int) -> None:

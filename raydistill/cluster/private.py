@@ -39,6 +39,19 @@ def start_private_ray(**options: Any) -> None:
         services.ConsolePopen = popen
 
 
+def named_address() -> str | None:
+    """HOST:PORT that Ray makes of RAY_ADDRESS or of what `ray start` wrote; None where it would start one.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if "://" in address:  # of Ray's client or its dashboard
+        return address
+    found: str | None = services.canonicalize_bootstrap_address(None)
+    return found
+
+
 def token_file() -> Path | None:
     """Where Ray looks for its token; None where it is told the token itself."""
     if os.environ.get("RAY_AUTH_TOKEN"):

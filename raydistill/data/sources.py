@@ -43,13 +43,18 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
         raise UserError(f"dataset={config.dataset}: there is no such dataset (there are {known})")
     if config.image_column or config.label_column:
         raise UserError(f"image_column and label_column are for dataset=parquet:PATH, not {config.dataset}")
-    folder = data_dir or os.environ.get("RAYDISTILL_DATA") or Path.home() / ".cache" / "raydistill"
-    raw = SOURCES[config.dataset](config, Path(folder).expanduser())
+    raw = SOURCES[config.dataset](config, data_folder(data_dir))
     return replace(
         raw,
         train_images=fit_images(raw.train_images, config.image_size, config.channels),
         test_images=fit_images(raw.test_images, config.image_size, config.channels),
     )
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Where named data sets lie: in `data_dir`, else RAYDISTILL_DATA, else ~/.cache/raydistill."""
+    folder = data_dir or os.environ.get("RAYDISTILL_DATA") or Path.home() / ".cache" / "raydistill"
+    return Path(folder).expanduser()
 
 
 def read_digits(config: DataSettings, data_dir: Path) -> RawData:
@@ -74,3 +79,13 @@ SOURCES: dict[str, Reader] = {
     "cub200": read_cub200,
 }
 PATH_SOURCES: dict[str, Reader] = {"parquet": read_tables, "folder": read_folder}
+FILES = {  # by which a named data set is found in its folder
+    "mnist": "MNIST/raw/train-images-idx3-ubyte*",
+    "fashionmnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
+    "usps": "usps.bz2",
+    "svhn": "train_32x32.mat",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "voc": "VOCdevkit/VOC2007",
+    "cub200": "CUB_200_2011",
+}

@@ -1,0 +1,63 @@
+"""What this process may use of the machine: a container or a batch system may have set limits (cgroups)."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+
+
+def core_limit(root: Path = ROOT, own: Path = OWN) -> float:
+    """Cores' worth of time that this process may take, inf for no limit. Affinity does not show it."""
+    limit = math.inf
+    for folder in _groups("cpu", root, own):
+        quota = _numbers(folder / "cpu.max") or (
+            *_numbers(folder / "cpu.cfs_quota_us"),  # of version 1
+            *_numbers(folder / "cpu.cfs_period_us"),
+        )
+        if len(quota) == 2 and quota[0] > 0:
+            limit = min(limit, quota[0] / quota[1])
+    return limit
+
+
+def memory(root: Path = ROOT, own: Path = OWN) -> tuple[float, float]:
+    """Main memory in bytes: what is free, and all there is for this process."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    about = {words[0]: float(words[1]) * 1024 for words in lines if len(words) > 1}
+    free, total = about["MemAvailable:"], about["MemTotal:"]
+    for folder in _groups("memory", root, own):
+        limit = _numbers(folder / "memory.max") or _numbers(folder / "memory.limit_in_bytes")
+        used = _numbers(folder / "memory.current") or _numbers(folder / "memory.usage_in_bytes")
+        if limit and used and limit[0] < total:
+            total = limit[0]
+            free = min(free, max(0.0, total - used[0] + _cached(folder)))
+    return free, total
+
+
+def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
+    """The folders of this process's groups and of all above them, of either version of cgroups."""
+    for line in own.read_text().splitlines() if own.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / controller if controllers else root
+        inside = top / path.lstrip("/")
+        yield from (folder for folder in (inside, *inside.parents) if folder == top or top in folder.parents)
+
+
+def _cached(folder: Path) -> float:
+    """Bytes of files that a group keeps in memory until somebody needs it."""
+    try:
+        about = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return float(about.get("total_inactive_file") or about["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0.0
+
+
+def _numbers(file: Path) -> tuple[float, ...]:
+    """The numbers in a file, inf for max; none where there is no such file."""
+    try:
+        return tuple(math.inf if word == "max" else float(word) for word in file.read_text().split())
+    except (OSError, ValueError):
+        return ()
