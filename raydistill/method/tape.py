@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -17,6 +18,7 @@ TURNS = (aten.t.default, aten.transpose.int)
 RESHAPES = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
 PRODUCTS = {aten.mm.default: aten.addmm.default, aten.bmm.default: aten.baddbmm.default}  # a @ b: a + b @ c
 CREATION = (aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.full, aten.full_like)
+STRIDED = (aten.as_strided, aten.as_strided_copy, aten.as_strided_scatter)
 
 # The same functions by names that cost a microsecond less a call, half of what a small tensor's operation takes.
 SHORT_WAYS = DIRECT | {
@@ -71,12 +73,16 @@ class Step:
 
 
 class Tape(TorchDispatchMode):
-    """Writes down the operations on the given tensors, and on what comes out of them, that run within it."""
+    """Writes down the operations on the given tensors, and on what comes out of them, that run within it.
+
+    A name is one value. So an operation that writes in place has no place here: `record.py` turns it into others.
+    """
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         TorchDispatchMode.__init__(self)
         self.steps: list[Step] = []
-        self._names = {_identity(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
+        self._storages: dict[int, StorageWeakRef] = {}
+        self._names = {self._identity(tensor): f"in{i}" for i, tensor in enumerate(inputs)}
         if len(self._names) < len(inputs):
             raise ValueError(
                 "two inputs of a recorded function are the same tensor: it could not tell them apart later"
@@ -93,20 +99,23 @@ class Tape(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function._schema.is_mutable:
+            raise RuntimeError(f"{function} writes in place")
+        if function.overloadpacket in STRIDED:
+            raise RuntimeError(f"{function} depends on where numbers lie")
         result = function(*args, **(kwargs or {}))
-        if function._schema.is_mutable or function is aten.as_strided.default:
-            why = "depends on where numbers lie" if function is aten.as_strided.default else "writes in place"
-            raise RuntimeError(f"{function} {why}, so it cannot be recorded")
         if function is aten.lift_fresh.default:  # made of Python numbers
             name = self._constant(result)
+        elif not isinstance(result, Tensor | tuple | list):
+            raise RuntimeError(f"{function} gives Python numbers, which may differ at the next call")
         else:
             args, kwargs = tree_map(lambda x: Name(self._name(x)) if isinstance(x, Tensor) else x, (args, kwargs or {}))
             name = self._simpler(function, args, result) or self._write(function, args, kwargs, result)
         for i, part in enumerate(result if isinstance(result, tuple | list) else ()):
             if isinstance(part, Tensor):
-                self._names[_identity(part)] = f"{name}[{i}]"
+                self._names[self._identity(part)] = f"{name}[{i}]"
         if isinstance(result, Tensor):
-            self._names[_identity(result)] = name
+            self._names[self._identity(result)] = name
             self._layouts[name] = layout([result])
         return result
 
@@ -198,9 +207,20 @@ class Tape(TorchDispatchMode):
         return name
 
     def _name(self, tensor: Tensor) -> str:
-        if _identity(tensor) not in self._names:
+        identity = self._identity(tensor)
+        if identity not in self._names:
             raise RuntimeError(f"a tensor of shape {tuple(tensor.shape)} comes from outside the recorded function")
-        return self._names[_identity(tensor)]
+        return self._names[identity]
+
+    def _identity(self, tensor: Tensor) -> Any:
+        """What tells a tensor from all others, though autograd wraps it anew: where its numbers lie, and how.
+
+        A weak reference keeps the number of a storage that is gone from being given to another.
+        """
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storages:
+            self._storages[storage._cdata] = StorageWeakRef(storage)
+        return storage._cdata, tensor.storage_offset(), tensor.is_conj(), tensor.is_neg(), layout([tensor])
 
     def names(self, tensors: Sequence[Tensor]) -> list[str]:
         """What the tensors are called."""
@@ -233,11 +253,6 @@ class Tape(TorchDispatchMode):
         exec("\n".join(lines), scope)
         program: Callable[..., Any] = scope["program"]
         return program
-
-
-def _identity(tensor: Tensor) -> Any:
-    """What tells a tensor from all others, though autograd wraps it anew: where its numbers lie, and how."""
-    return tensor.data_ptr(), layout([tensor])
 
 
 def whole(name: str) -> str:

@@ -74,9 +74,10 @@ def autograd_oracle(network, distilled, weights, real):
     return loss, torch.autograd.grad(loss, (images, labels, raw))
 
 
-def test_equals_full_autograd(problem):
+def test_equals_full_autograd(problem, caplog):
     network, distilled, weights, real = problem
     loss, gradient = hypergradient_of_one(network, distilled, weights[0], real)
+    assert not any("cannot be recorded" in message for message in caplog.messages)
     expected_loss, expected = autograd_oracle(network, distilled, weights[0], real)
     assert abs(loss - expected_loss) < 1e-12
     for ours, theirs in zip((gradient.images, gradient.labels, gradient.raw_rates), expected, strict=True):
