@@ -1,7 +1,6 @@
 """How good a distilled set is: train fresh networks on it and test them on real images."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from raydistill.device import pick_device, use_precision
 from raydistill.method import DistilledSet, train
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.record import recorded
-from raydistill.method.unroll import vmap_over
+from raydistill.method.unroll import Apply, vmap_over
 from raydistill.method.weights import InitialWeights
 from raydistill.networks import Network
 from raydistill.plan import evaluation_plan, real_data_for
@@ -163,10 +162,13 @@ def confusions(
     Returns:
         Counts [N, K, K], true class first, and losses [N], with respect to what the objective wants.
     """
+    count = network.keep(
+        ("confusions", objective), lambda apply: recorded(functools.partial(_confusions, apply, objective))
+    )
     counts, losses = [], []
     for chunk in weights.split(TEST_NETWORKS):
         parts = [
-            _recorded_confusions(network, objective)(chunk, *real)
+            count(chunk, *real)
             for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
         ]
         counts.append(torch.stack([part[0] for part in parts]).sum(0))
@@ -174,13 +176,8 @@ def confusions(
     return torch.cat(counts), torch.cat(losses) / len(split)
 
 
-@functools.lru_cache(maxsize=8)
-def _recorded_confusions(network: Network, objective: Objective) -> Callable[..., tuple[Tensor, Tensor]]:
-    return recorded(functools.partial(_confusions, network, objective))
-
-
 def _confusions(
-    network: Network, objective: Objective, weights: Tensor, images: Tensor, labels: Tensor
+    network: Apply, objective: Objective, weights: Tensor, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Counts [N, K, K] and sums of cross-entropies [N] of N networks."""
     logits = vmap_over(len(weights), network, (0, None))(weights, images)  # [N, B, K]

@@ -13,6 +13,11 @@ from pathlib import Path
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
 
+def forbidden() -> bool:
+    """Whether RAYDISTILL_NATIVE=0 says that torch's own operations should serve."""
+    return os.environ.get("RAYDISTILL_NATIVE") == "0"
+
+
 @functools.cache
 def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
     """The functions of a C file; None where it cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it.
@@ -20,7 +25,7 @@ def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
     The compiler is CC, by default cc. What it makes is for this processor, so the cache tells processors apart: a
     home folder may be shared by many machines.
     """
-    if os.environ.get("RAYDISTILL_NATIVE") == "0":
+    if forbidden():
         return None
     command = [os.environ.get("CC", "cc"), *FLAGS, *(f"-D{define}" for define in defines)]
     key = hashlib.sha256("\0".join([source.read_text(), *command, _processor()]).encode()).hexdigest()[:16]

@@ -91,16 +91,14 @@ def look_at_compiler(options: Options) -> Iterator[Finding]:
     """Whether our C kernels can be built and loaded and, beside a GPU, what torch's compiler needs."""
     import torch
 
-    from raydistill.native import load_kernels
-    from raydistill.networks import conv_relu_pool_kernels
+    from raydistill.networks.conv_relu_pool_c import c_kernels
 
-    source = Path(conv_relu_pool_kernels.__file__).with_name("conv_relu_pool.c")
     slower = "LeNet takes two to three times as long on the CPU"
     reasons = _Reasons()
     logging.getLogger("raydistill").addHandler(reasons)
-    kernels = load_kernels(source, *conv_relu_pool_kernels.DEFINES[torch.float32])
+    kernels = c_kernels(torch.float32)
     if kernels is not None:
-        yield Finding("compiler", True, f"our kernels are built and loaded ({kernels._name})")
+        yield Finding("compiler", True, f"our kernels are built and loaded ({kernels.library._name})")
     elif reasons.said:
         yield Finding("compiler", True, reasons.said, f"{slower}; install a C compiler (gcc), or name one with CC")
     else:

@@ -1,7 +1,7 @@
 """Checks of what devices compute: a hypergradient against float64, and a CUDA graph."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from raydistill.device import use_precision, use_threads
 from raydistill.doctor.agreement import Agreement, agreement
 from raydistill.doctor.finding import Finding, Options
 from raydistill.method import DistilledSet, hypergradient
-from raydistill.method.capture import captured
+from raydistill.method.capture import Capture
 from raydistill.method.rng import named_generator
 from raydistill.networks import Network, build_network
 
@@ -58,10 +58,10 @@ def replayed(device: torch.device) -> Finding:
         calls.append(1)
         return torch.sin(x @ x.T) + x.sum()
 
-    run: Callable[[Tensor], Tensor] = captured(function, device)
+    capture = Capture(device)
     for seed in range(CALLS):
         x = torch.randn(16, 16, generator=named_generator(seed, "doctor")).to(device)
-        got, made = run(x), len(calls)
+        got, made = capture(function, x), len(calls)
         if not torch.allclose(got, function(x), rtol=1e-4, atol=1e-4):
             return Finding(name, False, f"call {seed + 1} gives other numbers", "another torch or driver? Tell us")
         del calls[made:]

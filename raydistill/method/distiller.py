@@ -1,7 +1,7 @@
 """The outer loop."""
 
+import logging
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from raydistill.config import DistillConfig
 from raydistill.data import Split
 from raydistill.method.adam import Adam
-from raydistill.method.capture import captured
+from raydistill.method.capture import Capture
 from raydistill.method.distilled import DistilledSet
 from raydistill.method.labels import LabelForm
 from raydistill.method.objective import CLASSIFY, Objective
@@ -69,6 +69,8 @@ class Distiller:
         self.workers = workers
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
+        if bank is not None and not config.one_network:
+            bank = bank.to(device)  # once for all members
         self.initial_weights = [initial_weights(m, network, device, bank) for m in self.members]
         sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
         self.learned = DistilledSet.stack(list(sets))
@@ -78,7 +80,7 @@ class Distiller:
         self.parameters, self.rates = self._parameters(device)
         self.outer = Adam(list(self.parameters.values()), betas=(0.5, 0.999))
         self.clips = [RunningClip(config.clip, len(self.members), device) for _ in self.parameters]
-        self._update = self._captured_update(device)
+        self.captures = Capture(device), Capture(device)
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What is learned, by name, and Adam's rates [P] for each."""
@@ -90,23 +92,25 @@ class Distiller:
         rates = [torch.tensor(rates, device=device) for _, rates in parameters.values()]
         return {name: parameter for name, (parameter, _) in parameters.items()}, rates
 
-    def _captured_update(self, device: torch.device) -> Callable[..., Tensor]:
-        """A function of initial weights [P, N, W] and a real batch that updates all sets and returns the loss [P]."""
-        workers = self.workers
-        if workers is None:
-            return captured(lambda *batch: self._apply(self._gradient(*batch)), device)
-        gradient, apply = captured(self._gradient, device), captured(self._apply, device)
-        return lambda *batch: apply(workers.mean(gradient(*batch)))
-
     def step(self) -> Tensor:
         """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
         nets, generator = self.config.train_nets, self.generators["weights"]
         weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
         images, labels = self._real_batch()
-        share = weights if self.workers is None else self.workers.share(weights, dim=1)
-        loss = self._update(share, images, self.objective.wanted(labels))
+        loss = self._update(weights, images, self.objective.wanted(labels))
         self.iteration += 1
         return loss
+
+    def _update(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Updates all sets by what initial weights [P, N, W] and a real batch say; returns the loss [P]."""
+        whole, rest = self.captures
+        if self.workers is None:
+            return whole(self._descend, weights, images, labels)
+        gradient = whole(self._gradient, self.workers.share(weights, dim=1), images, labels)
+        return rest(self._apply, self.workers.mean(gradient))
+
+    def _descend(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return self._apply(self._gradient(weights, images, labels))
 
     def _real_batch(self) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] and their classes [B]."""
@@ -184,8 +188,24 @@ class Distiller:
         self.outer.load_state_dict(state["outer"])
         for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
             clip.mean_norm.copy_(mean_norm)
-        for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name].cpu())
+        self._load_generators({name: there.cpu() for name, there in state["generators"].items()})
+
+    def _load_generators(self, states: dict[str, Tensor]) -> None:
+        """Goes on with the checkpoint's random numbers; where a device of another kind drew them, with new ones."""
+        device = self.learned.images.device
+        same = all(states[name].numel() == mine.get_state().numel() for name, mine in self.generators.items())
+        for name, mine in self.generators.items():
+            if same:
+                mine.set_state(states[name])
+            else:
+                self.generators[name] = named_generator(self.config.seed, f"{name} from {self.iteration}", device)
+        if not same:
+            logging.getLogger("raydistill").warning(
+                "device=%s: the checkpoint is of a device that draws other random numbers; from iteration %d on they "
+                "are drawn anew, so the run ends near where it would have ended there, not at the same numbers",
+                device,
+                self.iteration,
+            )
 
 
 class RunningClip:

@@ -21,6 +21,7 @@ from torch._utils import _functionalize_sync
 from torch.utils._pytree import tree_flatten, tree_map
 
 from raydistill.errors import UserError
+from raydistill.method.compile import compiled, compiled_halves
 from raydistill.method.tape import Tape, layout, whole
 
 Function = Callable[..., Any]
@@ -28,16 +29,18 @@ Function = Callable[..., Any]
 WRITES_TO_INPUTS = "the network writes in place to its weights or images, which others use too: let it write to a copy"
 
 
-def recorded(function: Function) -> Function:
+def recorded(function: Function, compile: bool = False) -> Function:
     """`function` of tensors, recorded at the first call for each set of shapes.
 
     Raises:
         UserError: when called, if the function writes to the tensors that it is given.
     """
-    return _by_layout(function, _record, _as_it_is)
+    return _by_layout(function, functools.partial(_record, compile), _as_it_is)
 
 
-def recorded_vjp(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Callable[[Tensor], Any]]]:
+def recorded_vjp(
+    function: Callable[..., Tensor], compile: bool = False
+) -> Callable[..., tuple[Tensor, Callable[[Tensor], Any]]]:
     """`function`, and what `torch.func.vjp` gives beside its value; recorded at the first call for each set of shapes.
 
     Returns:
@@ -47,7 +50,7 @@ def recorded_vjp(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor,
     Raises:
         UserError: when called, if the function writes to the tensors that it is given.
     """
-    return _by_layout(function, _record_halves, _vjp_as_it_is)
+    return _by_layout(function, functools.partial(_record_halves, compile), _vjp_as_it_is)
 
 
 def _by_layout(
@@ -78,14 +81,15 @@ def _say(name: str, why: str) -> None:
     logging.getLogger("raydistill").warning("%s cannot be recorded and runs slower, as it is: %s", name, why)
 
 
-def _record(function: Function, args: Sequence[Tensor]) -> Function:
+def _record(compile: bool, function: Function, args: Sequence[Tensor]) -> Function:
     tape = Tape(args)
     outputs, tree = _on_tape(tape, function, args)
-    program = tape.program(tape.names(args), tape.names(outputs))
+    names = tape.names(args), tape.names(outputs)
+    program = (compile and compiled(tape, *names, args)) or tape.program(*names)
     return lambda *again: tree.unflatten(program(*again))
 
 
-def _record_halves(function: Function, args: Sequence[Tensor]) -> Function:
+def _record_halves(compile: bool, function: Function, args: Sequence[Tensor]) -> Function:
     """The forward half; it returns the value and the other half, which takes what the forward half keeps for it."""
 
     def both(*args: Tensor) -> list[Tensor]:
@@ -95,18 +99,25 @@ def _record_halves(function: Function, args: Sequence[Tensor]) -> Function:
     cotangent = torch.zeros_like(_as_it_is(function, *args))
     tape = Tape([*args, cotangent])
     (output, *gradients), _ = _on_tape(tape, both, [*args, cotangent])
-    [result], wanted, inputs = tape.names([output]), tape.names(gradients), tape.names(args)
-    first = {step.output for step in tape.needed([result])} | set(inputs)
-    second = tape.needed(wanted, first)
-    saved = sorted(first & ({name for step in second for name in step.inputs} | {whole(name) for name in wanted}))
-    forward = tape.program(inputs, [result, *saved])
-    backward = tape.program([*tape.names([cotangent]), *saved], wanted)
+    inputs, [result, d_result], wanted = tape.names(args), tape.names([output, cotangent]), tape.names(gradients)
+    halves = compile and compiled_halves(tape, inputs, d_result, result, wanted, [*args, cotangent])
+    forward, backward = halves or _halves(tape, inputs, d_result, result, wanted)
 
     def call(*again: Tensor) -> tuple[Tensor, Function]:
         value, *kept = forward(*again)
         return value, lambda cotangent: backward(cotangent, *kept)
 
     return call
+
+
+def _halves(
+    tape: Tape, inputs: Sequence[str], cotangent: str, result: str, wanted: Sequence[str]
+) -> tuple[Function, Function]:
+    """Programs from inputs to [result, *kept], and from [cotangent, *kept] to what is wanted."""
+    first = {step.output for step in tape.needed([result])} | set(inputs)
+    second = tape.needed(wanted, first)
+    kept = sorted(first & ({name for step in second for name in step.inputs} | {whole(name) for name in wanted}))
+    return tape.program(inputs, [result, *kept]), tape.program([cotangent, *kept], wanted)
 
 
 def _on_tape(tape: Tape, function: Function, args: Sequence[Tensor]) -> tuple[list[Tensor], Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, vmap
 
 from raydistill.method.distilled import DistilledSet
 from raydistill.method.record import recorded, recorded_vjp
+from raydistill.networks import Network
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # (weights [W], images [B, C, H, W]) -> logits [B, K]
 
@@ -63,7 +64,7 @@ def gradient_steps(distilled: DistilledSet) -> Iterator[tuple[Tensor, Tensor, Te
         yield from zip(images, labels, rates.unbind(1), strict=True)
 
 
-def train(network: Apply, distilled: DistilledSet, weights: Tensor) -> Tensor:
+def train(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
     """The weights [N, W] of N networks after all gradient steps on one set."""
     step, _, _ = _recorded_parts(network)
     weights = weights[None]
@@ -73,7 +74,7 @@ def train(network: Apply, distilled: DistilledSet, weights: Tensor) -> Tensor:
 
 
 def hypergradient(
-    network: Apply, distilled: DistilledSet, weights: Tensor, real_images: Tensor, real_labels: Tensor
+    network: Network, distilled: DistilledSet, weights: Tensor, real_images: Tensor, real_labels: Tensor
 ) -> tuple[Tensor, DistilledSet]:
     """The loss on real images after training on the set, and its exact gradient for images, labels and raw rates.
 
@@ -115,13 +116,18 @@ def _by_epoch(parts: tuple[Tensor, ...], distilled: DistilledSet) -> Tensor:
     return by_epoch
 
 
-@functools.lru_cache(maxsize=8)
-def _recorded_parts(network: Apply) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """`inner_step`, `inner_step` with its pull, and the outer loss with its gradient."""
-    step = functools.partial(inner_step, network)
+def _recorded_parts(network: Network) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """`inner_step`, `inner_step` with its pull, and the outer loss with its gradient; made once for each network."""
 
-    def outer(weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        losses, gradient = losses_and_gradient(network, weights, images, labels, each_set=None, differentiable=False)
-        return losses.mean(1), gradient / weights.shape[1]
+    def record(apply: Apply) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+        step, outer = functools.partial(inner_step, apply), functools.partial(_outer, apply)
+        compile = network.compile
+        return recorded(step, compile), recorded_vjp(step, compile), recorded(outer, compile)
 
-    return recorded(step), recorded_vjp(step), recorded(outer)
+    return network.keep("unroll", record)
+
+
+def _outer(network: Apply, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss [P] of trained networks [P, N, W] on real images, a mean over the N, and its gradient."""
+    losses, gradient = losses_and_gradient(network, weights, images, labels, each_set=None, differentiable=False)
+    return losses.mean(1), gradient / weights.shape[1]

@@ -13,7 +13,6 @@ from raydistill.networks.functional import Network
 from raydistill.networks.initialisers import Initialiser
 from raydistill.networks.lenet import LeNet
 from raydistill.networks.published import PublishedWeights
-from raydistill.networks.pure import Pure
 from raydistill.networks.torchvision_models import PREFIX, check_fits, torchvision_module
 
 Shape = tuple[int, int, int]
@@ -43,7 +42,7 @@ def build_network(config: NetworkSettings, image_shape: Shape, num_classes: int)
             if published
             else Initialiser(module, config.init, config.init_gain)
         )
-        network = Network(module, draws, dtype, within=Pure())
+        network = Network(module, draws, dtype)
         check_fits(network, config.network, image_shape)
         return network
     if config.network not in NETWORKS:

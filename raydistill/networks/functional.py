@@ -1,14 +1,18 @@
 """An ordinary torch network seen as a function of its weights."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from raydistill.networks.initialisers import Draws, named_tensors
+from raydistill.networks.pure import Pure
+
+T = TypeVar("T")
 
 
 class Network:
@@ -25,7 +29,7 @@ class Network:
         module: the network; its weights do not matter.
         initialiser: draws initial weights of the module; None if none are wanted.
         dtype: to compute in; weights and images are rounded to it and logits come back in theirs. None for as given.
-        within: a context to run the module in.
+        compile: whether what is recorded of it goes through torch's compiler.
     """
 
     def __init__(
@@ -33,10 +37,11 @@ class Network:
         module: nn.Module,
         initialiser: Draws | None = None,
         dtype: torch.dtype | None = None,
-        within: AbstractContextManager[Any] | None = None,
+        compile: bool = False,
     ) -> None:
         self.dtype = dtype
-        self.within = within or nullcontext()
+        self.compile = compile
+        self._kept: dict[Any, Any] = {}
         self.module = module.to("meta")  # only its structure counts: the weights always come from outside
         self.shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(module)}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
@@ -45,11 +50,21 @@ class Network:
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
         """Logits [B, K]; differentiable in both arguments, any number of times."""
         dtype = self.dtype or images.dtype
-        with self.within:
+        with Pure():
             logits: Tensor = functional_call(self.module, self.unflatten(weights.to(dtype)), (images.to(dtype),))
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)
         return logits.to(images.dtype)
+
+    def keep(self, name: Any, make: Callable[[Any], T]) -> T:
+        """`make(network)`, made once and kept as long as the network is there: what was recorded of it, say.
+
+        `make` is given a weak reference: a network that held itself would keep its memory when it is out of use.
+        """
+        if name not in self._kept:
+            self._kept[name] = make(weakref.proxy(self))
+        kept: T = self._kept[name]
+        return kept
 
     @property
     def num_weights(self) -> int:

@@ -9,6 +9,7 @@ from torch.func import grad, vmap
 
 from raydistill.method.rng import named_generator
 from raydistill.networks.conv_relu_pool import conv_relu_pool
+from raydistill.networks.conv_relu_pool_c import c_kernels
 
 module = sys.modules["raydistill.networks.conv_relu_pool_kernels"]
 
@@ -23,7 +24,7 @@ def plain(images, weight, bias, padding, outputs_last):
 
 @pytest.fixture(autouse=True)
 def _compiled():
-    if module._kernels(torch.float32) is None:
+    if c_kernels(torch.float32) is None:
         pytest.skip("there is no C compiler, so torch does it all")
 
 
@@ -122,6 +123,6 @@ def test_torch_does_what_the_kernels_cannot(monkeypatch):
     assert torch.equal(conv_relu_pool(x, w, b, padding, True), plain(x, w, b, padding, True))
     half = [t.bfloat16() for t in inputs(SHAPES[1], torch.float32)[:3]]
     assert conv_relu_pool(*half, 0, True).dtype == torch.bfloat16
-    monkeypatch.setattr(module, "_kernels", lambda dtype: None)
+    monkeypatch.setattr(module, "_kernels", lambda device, dtype: None)
     x, w, b, padding = inputs(SHAPES[0], torch.float32)
     assert torch.equal(conv_relu_pool(x, w, b, padding, False), plain(x, w, b, padding, False))
