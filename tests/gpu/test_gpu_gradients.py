@@ -1,0 +1,203 @@
+"""Hypergradients on a GPU against float64, of every network and kind of initial weights.
+
+In float64 the GPU must give what the CPU does. In float32 (without TF32) it must give the same where its ReLUs and
+pools go the same way; how far it is off where they go their own is measured, and shown beside the number that did.
+"""
+
+from statistics import median
+
+import pytest
+import torch
+import torch.nn.functional as F
+from branches import Branches, seen_by_modes, switches, use_kernels
+from made_up import made_up_data
+
+from raydistill.config import DistillConfig, PretrainConfig
+from raydistill.device import use_precision
+from raydistill.method import DistilledSet, Distiller, hypergradient
+from raydistill.networks import build_network
+from raydistill.networks.initialisers import Initialiser
+from raydistill.pretrain import pretrain
+
+pytestmark = pytest.mark.gpu
+
+SHAPES = {
+    "lenet": (1, 28, 28),
+    "lenet 32": (3, 32, 32),
+    "alexcifarnet": (3, 32, 32),
+    "convnet": (3, 32, 32),
+    "torchvision:tiny_plain": (3, 16, 16),
+    "torchvision:tiny_vit": (3, 8, 8),
+    "torchvision:tiny_norm": (3, 16, 16),
+    "torchvision:squeezenet1_1": (3, 32, 32),
+}
+KINDS = {  # with the number of sets and of networks
+    "fixed": {"population": 1},
+    "random": {"population": 2, "train_nets": 3},
+    "fixed_pretrained": {"population": 2},
+    "random_pretrained": {"population": 1, "train_nets": 3},
+}
+CASES = [
+    (name, kind)
+    for name in SHAPES
+    for kind in KINDS
+    if not (name.endswith("tiny_norm") and "_" not in kind)  # its weights are published ones
+    and not (name.endswith("squeezenet1_1") and "_" in kind)  # its banks would take long
+]
+SEEDS = 3
+CPU = torch.device("cpu")
+PARTS = ("images", "labels", "raw_rates")
+
+
+@pytest.fixture(scope="module")
+def banks(device, tmp_path_factory):
+    """The folder of a bank of networks of that name, trained for a few steps on the device."""
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("bank")
+            settings = {"network": name.split()[0], "width": 16, "device": str(device)}
+            config = PretrainConfig(**settings, nets=5, epochs=1, batch_size=32)
+            pretrain(config, made[name], data=made_up_data(SHAPES[name], device))
+        return made[name]
+
+    return folder
+
+
+def distillers(name, kind, seeds, device, banks):
+    """A Distiller for each seed, all with one network, so that it is recorded once."""
+    data, bank = made_up_data(SHAPES[name], device), None
+    settings = {"network": name.split()[0], "width": 16, "weights": kind, **KINDS[kind], "inner_lr": 0.05}
+    if name.endswith("tiny_norm"):
+        settings["bank"] = "published"
+    elif kind.endswith("_pretrained"):
+        from raydistill.bank import load_bank
+
+        settings["bank"] = str(banks(name))
+        bank = load_bank(settings["bank"]).networks
+    settings |= {"images_per_class": 1, "steps": 2, "epochs": 2, "batch_size": 16, "labels": "softmax"}
+    config = DistillConfig(**settings, val_nets=1, test_nets=1, image_init="noise", image_std=1.0, device=str(device))
+    network = build_network(config, data.image_shape, data.num_classes)
+    if name.endswith("tiny_norm"):
+        network.initialiser = Initialiser(network.module, "xavier", None)  # in place of a download
+    configs = [config.model_copy(update={"seed": seed}) for seed in range(seeds)]
+    return [Distiller(config, network, data.train, data.num_classes, bank=bank) for config in configs]
+
+
+def inputs(distiller):
+    """What the next iteration would compute the hypergradient of."""
+    stream = distiller.generators["weights"]
+    weights = torch.stack([w.sample(distiller.config.train_nets, stream) for w in distiller.initial_weights])
+    return distiller.learned, weights, *distiller._real_batch()
+
+
+def moved(arguments, device, dtype):
+    distilled, weights, images, labels = arguments
+    parts = [getattr(distilled, part).to(device, dtype) for part in PARTS]
+    return DistilledSet(*parts), weights.to(device, dtype), images.to(device, dtype), labels.to(device)
+
+
+def computed(network, arguments, branches=None):
+    """The hypergradient, on the CPU in float64; with `branches`, after it was recorded."""
+    if branches is not None:
+        hypergradient(network, *arguments)
+        with branches:
+            loss, gradient = hypergradient(network, *arguments)
+    else:
+        loss, gradient = hypergradient(network, *arguments)
+    return [t.detach().double().cpu() for t in (loss, *(getattr(gradient, part) for part in PARTS))]
+
+
+def error(found, right):
+    """Of the worst set: the loss's relative error, and for the images 1 - cosine, |norm ratio - 1|, and the largest
+    difference over the largest value; for labels and step sizes the latter of the worse one."""
+    losses = ((found[0] - right[0]) / right[0]).abs().max()
+    mine, theirs = found[1].flatten(1), right[1].flatten(1)
+    turned = 1 - F.cosine_similarity(mine, theirs, 1).min()
+    longer = (mine.norm(dim=1) / theirs.norm(dim=1) - 1).abs().max()
+    largest = [
+        ((a - b).flatten(1).abs().amax(1) / b.flatten(1).abs().amax(1)).max()
+        for a, b in zip(found[1:], right[1:], strict=True)
+    ]
+    return [losses.item(), turned.abs().item(), longer.item(), largest[0].item(), max(largest[1:]).item()]
+
+
+HEAD = ("loss", "1 - cosine", "norm", "images, largest", "labels and rates, largest")
+
+
+def compared(distiller, reference, device, patch):
+    """Errors of float32 against float64, gone its own way and followed, and switches; and of float64 on GPU and CPU.
+
+    Float64 is computed on the GPU, or where float32 has kernels of our own, on the CPU, which has the same; the other
+    one must agree, which the first seed checks.
+    """
+    network, arguments = distiller.network, inputs(distiller)
+    own, free = Branches(), Branches()
+    mine = computed(network, arguments, own)
+    kernels = any(kind == "conv_relu_pool" for kind, _ in own.taken)
+    where, other = (CPU, device) if kernels else (device, CPU)
+    with patch.context() as inner:
+        use_kernels(inner, kernels)
+        double = moved(arguments, where, torch.float64)
+        right, followed = (computed(reference, double, branches) for branches in (free, Branches(own.taken)))
+    exact = None
+    if distiller.config.seed == 0:
+        exact = error(computed(network, moved(arguments, other, torch.float64)), right)
+    return error(mine, right), error(mine, followed), switches(own.taken, free.taken), exact
+
+
+def compared_all(many, device, patch):
+    """`compared` of each Distiller, with another network of the same kind for the reference."""
+    shape = tuple(many[0].learned.images.shape[-3:])
+    reference = build_network(many[0].config, shape, many[0].learned.labels.shape[-1])
+    return [compared(distiller, reference, device, patch) for distiller in many]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES, ids=lambda value: value.replace(" ", ""))
+def test_equals_float64(name, kind, device, banks, report, tiny_classifiers, monkeypatch):
+    seen_by_modes(monkeypatch)
+    results = compared_all(distillers(name, kind, SEEDS, device, banks), device, monkeypatch)
+    rows = [
+        [seed, *row]
+        for seed, (free, led, switched, exact) in enumerate(results)
+        for row in ([["float64", "", *exact]] if exact else [])
+        + [["float32", switched, *free], ["float32, same branches", "", *led]]
+    ]
+    report(f"{name}, {kind}: errors against float64", ("seed", "", "switches", *HEAD), rows)
+    assert max(results[0][3]) < 1e-9, "a kernel is wrong, or float64 went another way"
+    for column in range(len(HEAD)):
+        assert median(led[column] for _, led, _, _ in results) < 1e-4, "a kernel is wrong in float32"
+    assert all(led[1] < 1e-6 for _, led, _, _ in results)
+    assert all(free[3] < 1e-3 for free, _, switched, _ in results if not switched)
+
+
+def test_the_lenet_that_was_off_by_a_fifth(device, banks, report, monkeypatch):
+    """Two sets and three networks in float32: large errors are those of ReLUs and pools that switch, and rare."""
+    seen_by_modes(monkeypatch)
+    seeds = 12
+    results = compared_all(distillers("lenet", "random", seeds, device, banks), device, monkeypatch)
+    rows = [[seed, switched, *free, led[3]] for seed, (free, led, switched, _) in enumerate(results)]
+    report("LeNet, 2 sets, 3 networks, float32", ("seed", "switches", *HEAD, "images with the same branches"), rows)
+    assert max(led[3] for _, led, _, _ in results) < 1e-3
+    assert median(free[1] for free, _, _, _ in results) < 1e-3
+    assert all(switched for free, _, switched, _ in results if free[3] > 1e-2)
+
+
+@pytest.mark.parametrize(("precision", "turned"), [("tf32", 0.05), ("bfloat16", 0.3)])
+@pytest.mark.parametrize("name", ["lenet", "alexcifarnet", "convnet"])
+def test_less_precise_arithmetic_keeps_the_direction(name, precision, turned, device, banks, report, monkeypatch):
+    if precision == "tf32" and device.type != "cuda":
+        pytest.skip("only a GPU has TF32")
+    rows = []
+    for distiller in distillers(name, "random", SEEDS, device, banks):
+        arguments, config = inputs(distiller), distiller.config.model_copy(update={"precision": precision})
+        exact = computed(distiller.network, arguments)
+        use_precision(precision if device.type == "cuda" else "float32", device)
+        rounded = computed(build_network(config, arguments[2].shape[1:], 4), arguments)
+        use_precision("float32", device)
+        rows.append([distiller.config.seed, *error(rounded, exact)])
+    report(f"{name}, random: {precision} against float32", ("seed", *HEAD), rows)
+    assert median(row[2] for row in rows) < turned
+    assert all(row[1] < 0.1 for row in rows)
+    assert any(row[4] > 1e-6 for row in rows), "it is no other arithmetic"

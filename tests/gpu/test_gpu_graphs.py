@@ -1,0 +1,93 @@
+"""CUDA graphs against none, populations, several trials in one process, and what memory they leave."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from made_up import made_up_data
+
+from raydistill.config import DistillConfig
+from raydistill.method import Distiller
+from raydistill.method.rng import named_generator
+from raydistill.networks import build_network
+
+pytestmark = pytest.mark.gpu
+
+SMALL = {"batch_size": 64, "steps": 2, "epochs": 2, "iterations": 40, "images_per_class": 1}
+CASES = {
+    "one": {"weights": "fixed"},
+    "networks": {"weights": "random", "train_nets": 3},
+    "population": {"weights": "fixed", "population": 4},
+    "both": {"weights": "random", "train_nets": 3, "population": 2},
+    "labels": {"weights": "fixed", "labels": "softmax", "images_per_step": 5, "augment": "crop"},
+    "alexcifarnet": {"weights": "random", "network": "alexcifarnet"},
+    "convnet": {"weights": "random", "network": "convnet", "width": 16, "population": 2},
+    "bfloat16": {"weights": "random", "precision": "bfloat16", "train_nets": 2},
+}
+ALMOST_EQUAL = 1e-4  # relative, of losses after so few iterations; equal to the bit is what we hope for
+
+
+def made(case, data):
+    config = DistillConfig(**SMALL | CASES[case])
+    return Distiller(config, build_network(config, data.image_shape, data.num_classes), data.train, data.num_classes)
+
+
+def losses_of(case, data, iterations=8):
+    distiller = made(case, data)
+    return torch.stack([distiller.step() for _ in range(iterations)]), distiller.learned.images.clone()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_graphs_change_nothing(case, device, report, monkeypatch):
+    data = made_up_data((3, 16, 16), device)
+    with_graphs = losses_of(case, data)
+    monkeypatch.setattr("raydistill.method.capture.WARM_UP", 1000)
+    without, again = (losses_of(case, data) for _ in range(2))
+    rows = []
+    for name, one, other in (("graphs, none", with_graphs, without), ("none, none again", without, again)):
+        equal = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        apart = ((one[0] - other[0]) / other[0]).abs().max().item()
+        rows.append([name, equal, apart, (one[1] - other[1]).abs().max().item()])
+    report(f"CUDA graphs: {case}", ("", "bit-equal", "losses, relative", "images"), rows)
+    assert rows[0][2] < max(ALMOST_EQUAL, 10 * rows[1][2])
+    assert not torch.equal(with_graphs[0][-2], with_graphs[0][-1])  # it goes on, and does not replay one iteration
+
+
+def test_each_of_a_population_is_a_run_of_its_own(device):
+    """With the settings of its member, and the population's real batches."""
+    data = made_up_data((3, 16, 16), device)
+    config = DistillConfig(**SMALL, population=3)
+    network = build_network(config, data.image_shape, data.num_classes)
+    population = Distiller(config, network, data.train, data.num_classes)
+    alone = [Distiller(member, network, data.train, data.num_classes) for member in population.members]
+    for one in alone:
+        one.generators["batches"] = named_generator(config.seed, "batches", device)
+    for _ in range(6):
+        losses = population.step()
+        assert torch.allclose(losses, torch.cat([one.step() for one in alone]), rtol=1e-3)
+    assert len(losses.unique()) == 3
+
+
+def test_a_trial_that_was_dropped_leaves_nothing(cuda, report):
+    """Without Python's garbage collector: a process runs dozens of trials, each with graphs of up to tens of GB."""
+    data = made_up_data((3, 32, 32), cuda)
+    gc.collect()
+    gc.disable()
+    try:
+        rows, left = [], []
+        for trial in range(4):
+            distiller = made("convnet", data)
+            for _ in range(6):
+                distiller.step()
+            torch.cuda.synchronize()
+            held, old = torch.cuda.memory_allocated(cuda), weakref.ref(distiller)
+            del distiller
+            left.append(torch.cuda.memory_allocated(cuda))
+            rows.append([trial, old() is None, held / 1e6, left[-1] / 1e6, torch.cuda.memory_reserved(cuda) / 1e6])
+    finally:
+        gc.enable()
+    report("Trials in one process", ("trial", "gone", "held, MB", "left, MB", "reserved, MB"), rows)
+    assert all(gone for _, gone, *_ in rows)
+    assert left[-1] - left[0] < 4e6
+    assert rows[-1][-1] < 1.5 * rows[0][-1] + 64  # graphs' own pools are given back or used again
