@@ -1,4 +1,4 @@
-"""What tests share: small real data, a small config, where MNIST lies, and a home in which Ray asks nobody."""
+"""What tests share: small real data, a small config, a Ray, where MNIST lies, and a home in which Ray asks nobody."""
 
 import atexit
 import os
@@ -22,6 +22,12 @@ os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 Path(os.environ["HOME"], "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # else Ray asks a cloud
 torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`pytest -m gpu` imports no other tests, which want what a machine with a GPU may lack."""
+    elsewhere = collection_path.suffix == ".py" and collection_path.parent.name != "gpu"
+    return True if elsewhere and config.getoption("markexpr") == "gpu" else None
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +72,16 @@ def tiny_classifiers() -> None:
 def small() -> DistillConfig:
     """Seconds, not minutes."""
     return DistillConfig(iterations=6, eval_every=2, batch_size=32, steps=2, epochs=2, val_nets=2, test_nets=2)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One local Ray for the tests of a file."""
+    from raydistill.cluster.connect import ray_running
+    from raydistill.sweep_config import Resources
+
+    with ray_running(Resources()):
+        yield
 
 
 @pytest.fixture(scope="session")
