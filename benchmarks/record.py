@@ -10,11 +10,13 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,8 +24,11 @@ RESULTS = Path(__file__).parent / "results"
 
 def device_name() -> str:
     """The accelerator, or the processor and the cores this process may use."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+
+
+def processor() -> str:
+    """The processor and the cores this process may use."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -34,8 +39,27 @@ def device_name() -> str:
 
 def commit() -> str:
     """The commit that is measured."""
+    if shutil.which("git") is None:
+        return "unknown"
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
+
+
+def results_folder() -> str:
+    """Where tables go: to OUT where that variable names a folder, as on a borrowed machine, else to `results`."""
+    return os.environ.get("OUT") or str(RESULTS)
+
+
+def keep_table(name: str, title: str, script: str, lines: list[str], device: torch.device, out: str) -> None:
+    """Writes a table as DATE-NAME-DEVICE.md into the folder `out`, with the command that made it."""
+    where = device_name() if device.type == "cuda" else processor()
+    today = datetime.date.today().isoformat()
+    path = Path(out) / f"{today}-{name}-{'-'.join(where.replace(',', '').lower().split())}.md"
+    head = f"# {title}\n\n    {shlex.join(['python', f'benchmarks/{script}', *sys.argv[1:]])}\n"
+    versions = f"torch {torch.__version__}, numpy {np.__version__}, commit {commit()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{head}\n{today}, {where}, {versions}.\n\n" + "\n".join(lines) + "\n")
+    print(f"written to {path}")
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ for each inner step, walked back one by one.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,11 +68,17 @@ class Textbook:
         mean: of each channel, to normalise with.
         std: likewise.
         device: where to compute.
-        workers: processes that load data.
+        workers: processes that load data; None where they lie on the device, normalised beforehand.
     """
 
     def __init__(
-        self, config: DistillConfig, data: tuple[Tensor, Tensor], mean: Tensor, std: Tensor, device: str, workers: int
+        self,
+        config: DistillConfig,
+        data: tuple[Tensor, Tensor],
+        mean: Tensor,
+        std: Tensor,
+        device: str,
+        workers: int | None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
@@ -85,18 +90,30 @@ class Textbook:
         raw = torch.tensor(config.inner_lr).expm1().log().expand(config.epochs, config.steps)
         self.raw_rates = raw.clone().to(device).requires_grad_()
         self.optimizer = torch.optim.Adam([*self.images, self.raw_rates], lr=config.outer_lr, betas=(0.5, 0.999))
-        self.batches = self._forever(
-            DataLoader(
-                Pixels(*data, mean, std), config.batch_size, shuffle=True, drop_last=True, num_workers=workers,
-                pin_memory=device != "cpu", persistent_workers=workers > 0,
-            )
-        )  # fmt: skip
+        real = Pixels(*data, mean, std)
+        self.batches = self._from_the_device(real) if workers is None else self._from_a_loader(real, workers)
         self.fixed = self.fresh_weights()
 
-    @staticmethod
-    def _forever(loader: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    def _from_a_loader(self, real: Pixels, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            real, self.config.batch_size, shuffle=True, drop_last=True, num_workers=workers,
+            pin_memory=self.device != "cpu", persistent_workers=workers > 0,
+        )  # fmt: skip
         while True:
-            yield from loader
+            for images, labels in loader:
+                yield images.to(self.device), labels.to(self.device)
+
+    def _from_the_device(self, real: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
+        images = real.images.to(self.device).float().div_(255)
+        images.sub_(real.mean.to(self.device)).div_(real.std.to(self.device))
+        labels = real.labels.to(self.device)
+
+        def forever() -> Iterator[tuple[Tensor, Tensor]]:
+            while True:
+                index = torch.randint(len(labels), (self.config.batch_size,), device=self.device)
+                yield images[index], labels[index]
+
+        return forever()
 
     def fresh_weights(self) -> dict[str, Tensor]:
         """Xavier weights, zero biases, gains of one."""
@@ -109,7 +126,7 @@ class Textbook:
 
     def step(self) -> None:
         """One outer iteration."""
-        images, labels = (t.to(self.device) for t in next(self.batches))
+        images, labels = next(self.batches)
         self.optimizer.zero_grad()
         for _ in range(self.config.train_nets):
             weights = self.fixed if self.config.weights == "fixed" else self.fresh_weights()
