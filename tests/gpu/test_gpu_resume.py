@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.gpu
 # The largest difference of images and step sizes after 12 iterations, of which the second six were resumed. An exact
 # resume needs, beside our own state, kernels that add in one order: torch.use_deterministic_algorithms(True), with
 # CUBLAS_WORKSPACE_CONFIG=:4096:8 set before the process first uses the GPU.
-BOUNDS = {"as it is": 2e-2, "cudnn.deterministic": 2e-2, "deterministic": 0.0}
+BOUNDS = {"as it is": 0.1, "cudnn.deterministic": 0.1, "deterministic": 0.0}
 NETWORKS = {
     "lenet": {"weights": "random", "train_nets": 2},
     "alexcifarnet": {"weights": "fixed"},
@@ -65,7 +66,7 @@ def resumed_apart(name, data):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_goes_on_as_an_undisturbed_run(name, mode, device, report, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", mode == "cudnn.deterministic")
-    resumed, again = resumed_apart(name((3, 16, 16), device))
+    resumed, again = resumed_apart(name, made_up_data((3, 16, 16), device))
     report(f"Resumed, {mode}: {name}", ("resumed", "undisturbed twice"), [[resumed, again]])
     assert resumed <= max(BOUNDS[mode], 2 * again)
 
@@ -87,9 +88,9 @@ def test_a_checkpoint_goes_to_the_cpu_and_back(device, report, caplog):
     """What was learned goes along to the bit; the generators, whose states only their own device knows, begin anew."""
     caplog.set_level("INFO", "raydistill")
     name, shape, cpu = "lenet", (3, 16, 16), torch.device("cpu")
-    first = stepped(made(name(shape, device)), 6)
+    first = stepped(made(name, made_up_data(shape, device)), 6)
     state = through_a_file(first.state_dict())
-    second, twin = (made(name(shape, cpu)) for _ in range(2))
+    second, twin = (made(name, made_up_data(shape, cpu)) for _ in range(2))
     for distiller in (second, twin):
         distiller.load_state_dict(state)
         assert all(torch.equal(getattr(distiller.learned, p), getattr(first.learned, p).cpu()) for p in PARTS)
@@ -98,12 +99,12 @@ def test_a_checkpoint_goes_to_the_cpu_and_back(device, report, caplog):
     stepped(second, 6)
     stepped(twin, 6)
     assert torch.equal(second.learned.images, twin.learned.images)  # anew, but the same each time
-    third = made(name(shape, device))
+    third = made(name, made_up_data(shape, device))
     third.load_state_dict(through_a_file(second.state_dict()))
     assert torch.equal(third.learned.images.cpu(), second.learned.images)
     assert third.iteration == 12
     stepped(third, 6)
-    undisturbed = stepped(made(name(shape, device)), 18)
+    undisturbed = stepped(made(name, made_up_data(shape, device)), 18)
     apart = (third.learned.images - undisturbed.learned.images).norm() / undisturbed.learned.images.norm()
     report("GPU, CPU, GPU: images against an undisturbed run's", ("norm of the difference",), [[apart.item()]])
 
@@ -121,7 +122,11 @@ def deterministic(device):
     for name in NETWORKS:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            apart = resumed_apart(name, made_up_data((3, 16, 16), device))
+            try:
+                apart = resumed_apart(name, made_up_data((3, 16, 16), device))
+            except RuntimeError as error:
+                apart = math.inf, math.inf
+                warnings.warn(f"determinism: {error}", stacklevel=1)
         said = {str(w.message).split(" does not have")[0][:80] for w in caught if "determinis" in str(w.message)}
         found[name] = [*apart, sorted(said)]
     return found
