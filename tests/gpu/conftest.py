@@ -34,6 +34,15 @@ def cuda(device: torch.device) -> torch.device:
     return device
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> Iterator[None]:
+    """References on the CPU may take half of its cores; each trial of a sweep has one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(before, len(os.sched_getaffinity(0)) // 2))
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _float32() -> Iterator[None]:
     """TF32 is off in each test, unless the test itself turns it on."""
