@@ -9,7 +9,7 @@ from raydistill.bank import adapted
 from raydistill.baselines import Baselines, ByGradient, Judged
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, load_dataset
-from raydistill.device import pick_device
+from raydistill.device import pick_device, use_precision
 from raydistill.errors import UserError
 from raydistill.evaluate import evaluate_set
 from raydistill.method.objective import objective_of
@@ -69,6 +69,7 @@ def _compare_artifact(
 ) -> Comparison:
     config, network, start = evaluation_plan(artifact)
     where = pick_device(device)
+    use_precision(config.precision, where)
     data = real_data_for(artifact, data, data_dir).to(where)
     objective = objective_of(config, data.class_names)
     distilled = artifact.distilled.to(where)

@@ -161,6 +161,8 @@ class DistillConfig(DataSettings, NetworkSettings):
             raise ValueError(
                 f"workers={self.workers}: train_nets={self.train_nets}, which they share, must be a multiple"
             )
+        if self.workers > 1 and self.device.startswith("cuda:"):
+            raise ValueError(f"device={self.device}: Ray chooses the GPU of each of workers={self.workers}; say cuda")
         if self.pretrained and self.bank is None:
             raise ValueError(
                 f"weights={self.weights} needs bank=FOLDER, which raydistill pretrain makes, or bank=published"

@@ -2,30 +2,56 @@
 
 import ctypes
 import os
+import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from raydistill.errors import UserError
 
-CUDA_ITSELF = 2**29  # bytes of a GPU that each process takes beside torch's, about
 
+def pick_device(name: str, gpus: float | None = None) -> torch.device:
+    """The device that a setting names; a GPU with its index, which torch's functions for its memory want.
 
-def pick_device(name: str) -> torch.device:
-    """The device a setting names: auto is the first GPU, or the CPU where there is none.
+    Args:
+        name: auto, cpu, cuda or cuda:N. auto is the first GPU, or the CPU where there is none.
+        gpus: how many Ray granted to this process; None for one that Ray did not begin. Without any, auto is the CPU,
+            whatever this process sees; with one it is a GPU, or an error.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: there is no such device here, or torch cannot use it.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" and not (torch.cuda.is_available() if gpus is None else gpus):
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name}: is not here ({str(error).splitlines()[0]}); use auto or cpu") from error
+        device = torch.device("cuda" if name == "auto" else name)
+        if device.type != "cuda":
+            torch.empty(0, device=device)
+        elif gpus != 0:
+            device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+            torch.cuda.mem_get_info(device)  # begins CUDA there
+            if gpus:
+                torch.cuda._sleep(1)  # some kernel: a torch older than the GPU has none for it
+    except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
+        raise UserError(f"device={name}: {_why_not(error, gpus)}") from error
+    if device.type == "cuda" and gpus == 0:
+        raise UserError(f"device={name}: resources.gpu=0 grants no GPU; set it to 1, a share as 0.25, or auto")
     return device
+
+
+def _why_not(error: Exception, gpus: float | None) -> str:
+    cause = error.__cause__ if isinstance(error, torch.cuda.DeferredCudaCallError) else error
+    reason = str(cause).strip().splitlines()[0]
+    if not gpus:
+        return f"is not here ({reason}); use auto or cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        f"Ray granted {gpus:g} GPU on {platform.node()} (CUDA_VISIBLE_DEVICES={visible}), which torch "
+        f"{torch.__version__} cannot use ({reason}); mend its driver or torch there, or set resources.gpu=0"
+    )
 
 
 def use_precision(precision: str, device: torch.device) -> None:
@@ -42,6 +68,17 @@ def use_precision(precision: str, device: torch.device) -> None:
         raise UserError(f"precision=tf32: only GPUs have it, and device={device}; use float32 or bfloat16")
 
 
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Within it GPUs multiply float32 numbers as they are, whatever the networks' precision is."""
+    rounded = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+
+
 def use_threads(count: float | None = None) -> int:
     """Gives torch as many threads as its slot has cores, by default all of this process; returns how many.
 
@@ -52,20 +89,6 @@ def use_threads(count: float | None = None) -> int:
     threads = max(1, int(count if count is not None else len(os.sched_getaffinity(0))))
     torch.set_num_threads(threads)
     return threads
-
-
-def use_gpu_share(share: float, device: torch.device) -> None:
-    """Has this process take no more of a GPU's memory than its share, where it shares the GPU with others.
-
-    CUDA itself takes some for each process; that is kept out of what torch may have.
-
-    Args:
-        share: of one GPU, 0 to 1; more, or none, is no limit.
-        device: where the process works.
-    """
-    if device.type == "cuda" and 0 < share < 1:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(max(share / 2, share - CUDA_ITSELF / total), device)
 
 
 def keep_freed_memory() -> None:

@@ -1,8 +1,10 @@
 """How good a distilled set is: train fresh networks on it and test them on real images."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from raydistill.artifact import Artifact, load
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device, use_precision
+from raydistill.gpu_memory import is_out_of_gpu_memory
 from raydistill.method import DistilledSet, train
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.record import recorded
@@ -22,6 +25,7 @@ from raydistill.plan import evaluation_plan, real_data_for
 TRAIN_CHUNK = 16  # networks trained at once
 TEST_NETWORKS = 16  # networks tested at once,
 TEST_IMAGES = 500  # on as many images
+Result = TypeVar("Result")
 WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
 
 
@@ -145,7 +149,7 @@ def evaluate_networks(network: Network, weights: Tensor, split: Split, objective
 
 def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
     """The weights [N, W] after training on the set from weights [N, W]."""
-    return torch.cat([train(network, distilled, chunk) for chunk in weights.split(TRAIN_CHUNK)])
+    return torch.cat(_in_chunks(lambda chunk: train(network, distilled, chunk), weights, TRAIN_CHUNK))
 
 
 def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
@@ -165,15 +169,32 @@ def confusions(
     count = network.keep(
         ("confusions", objective), lambda apply: recorded(functools.partial(_confusions, apply, objective))
     )
-    counts, losses = [], []
-    for chunk in weights.split(TEST_NETWORKS):
+
+    def tested(chunk: Tensor) -> tuple[Tensor, Tensor]:
         parts = [
             count(chunk, *real)
             for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
         ]
-        counts.append(torch.stack([part[0] for part in parts]).sum(0))
-        losses.append(torch.stack([part[1] for part in parts]).sum(0))
+        counts, losses = zip(*parts, strict=True)
+        return torch.stack(counts).sum(0), torch.stack(losses).sum(0)
+
+    counts, losses = zip(*_in_chunks(tested, weights, TEST_NETWORKS), strict=True)
     return torch.cat(counts), torch.cat(losses) / len(split)
+
+
+def _in_chunks(function: Callable[[Tensor], Result], weights: Tensor, size: int) -> list[Result]:
+    """`function` of `size` networks of [N, W] at a time; of half as many each time that a GPU's memory is too small."""
+    results: list[Result] = []
+    done = 0
+    while done < len(weights):
+        try:
+            results.append(function(weights[done : done + size]))
+            done += size
+        except RuntimeError as error:
+            if not is_out_of_gpu_memory(error) or size == 1:
+                raise
+            size = -(-min(size, len(weights) - done) // 2)
+    return results
 
 
 def _confusions(

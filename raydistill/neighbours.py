@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raydistill.data import Split
+from raydistill.device import exact_products
 from raydistill.method.objective import CLASSIFY, Objective
 
 NEIGHBOURS = (1, 3, 5)  # the numbers of neighbours to choose from
@@ -57,8 +58,8 @@ def neighbour_accuracies(
     offsets = kinds**2 * torch.arange(sets, device=images.device)
     size = max(1, BLOCK // len(points))
     for real, labels in zip(split.images.flatten(1).split(size), split.labels.split(size), strict=True):
-        # |x - r|^2 without |x|^2, which is the same for all r
-        distances = torch.addmm(lengths, real, points.T, alpha=-2).view(-1, sets, references)
+        with exact_products():  # |x - r|^2 without |x|^2, which is the same for all r
+            distances = torch.addmm(lengths, real, points.T, alpha=-2).view(-1, sets, references)
         nearest = classes.flatten()[distances.topk(max(counts), largest=False).indices]  # [M, D, k]
         for i, count in enumerate(counts):
             votes = torch.zeros(len(real), sets, kinds, device=images.device)

@@ -38,16 +38,22 @@ class Run:
         data: the real data, on any device.
         bank: the pretrained networks that the config names; read from there if not given.
         workers: the processes that share the work, where there are several.
+        device: where to compute; by default where the workers do, else where the config says.
 
     Raises:
-        UserError: the settings do not fit the data or the bank.
+        UserError: the settings do not fit the data, the bank or the device.
     """
 
     def __init__(
-        self, config: DistillConfig, data: Dataset, bank: Bank | None = None, workers: "Workers | None" = None
+        self,
+        config: DistillConfig,
+        data: Dataset,
+        bank: Bank | None = None,
+        workers: "Workers | None" = None,
+        device: torch.device | None = None,
     ) -> None:
         self.config = config
-        self.device = pick_device(config.device)
+        self.device = device or (workers.device if workers is not None else pick_device(config.device))
         use_precision(config.precision, self.device)
         self.data = data.to(self.device)
         self.bank = bank or (load_bank(config.bank_folder) if config.bank_folder else None)

@@ -130,9 +130,16 @@ class Resources(Settings):
     """Cores; torch gets as many threads."""
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """GPUs; 0.25 puts four trials on one, each with a quarter of its memory; auto the share that the largest trial was
-    measured to need."""
+    measured to need. A trial that is given none computes on the CPU."""
     memory: float | None = Field(None, gt=0)
     """GiB of main memory; with `budget.concurrent` auto, what the largest trial was measured to need."""
+
+    @field_validator("gpu")
+    @classmethod
+    def _share_or_whole(cls, value: Any) -> Any:
+        if value != "auto" and value > 1 and value != int(value):
+            raise ValueError(f"{value:g} should be a share of one GPU, up to 1, or a whole number of them")
+        return value
 
     def bundle(self) -> dict[str, float]:
         """In Ray's words: amounts of CPU, GPU and memory (bytes), without those that are 0."""
@@ -209,11 +216,29 @@ class SweepConfig(Settings):
                 raise UserError(f"search.{name}: is in base as well; leave it in one of them")
             for value in distribution.ends:
                 validated(DistillConfig, self.base | {name: value} | {"iterations": 1}, f"search.{name}: ")
+        self._check_gpus()
         if "iterations" in self.base:
             raise UserError("base.iterations: is budget.iterations in a sweep")
         self.trial_config({})
         for point in self.known_good:
             self.full_point(point)
+
+    def _check_gpus(self) -> None:
+        """What trials get of GPUs goes with what they compute on."""
+        trial, gpu = self.trial_config({}), self.resources.gpu
+        if trial.device == "cpu" and gpu:
+            raise UserError(f"resources.gpu={gpu}: is held for nothing with base.device=cpu; leave one of them out")
+        if trial.device.startswith("cuda:"):
+            raise UserError(f"base.device={trial.device}: Ray chooses the GPU of each trial; say cuda or auto")
+        if trial.device == "cuda" and not gpu:
+            raise UserError(
+                "base.device=cuda: resources.gpu=0 gives trials none; set it to 1, a share as 0.25, or auto"
+            )
+        if trial.workers > 1 and (gpu == "auto" or 0 < gpu < 1):
+            raise UserError(
+                f"resources.gpu={gpu}: each of base.workers={trial.workers} needs a whole GPU, as NCCL refuses two "
+                "workers on one; set it to 1, or workers to 1"
+            )
 
     def trial_config(self, values: dict[str, Any]) -> DistillConfig:
         """The config of a trial with these searched values."""

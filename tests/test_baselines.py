@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.neighbors import KNeighborsClassifier
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from raydistill.baselines import RATES, Baselines, ByGradient, random_real
 from raydistill.config import DistillConfig
@@ -141,6 +142,32 @@ def test_neighbours_are_those_of_scikit_learn(digits, monkeypatch, block):
             classifier = KNeighborsClassifier(k).fit(images.reshape(60, -1).numpy(), CLASSES.flatten().numpy())
             expected = classifier.score(digits.test.images.flatten(1).numpy(), digits.test.labels.numpy())
             assert accuracies[i, j].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture
+def tf32():
+    """GPUs round products, as they do for precision=tf32."""
+    products, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    products.allow_tf32 = True
+    yield products
+    products.allow_tf32 = before
+
+
+def test_distances_are_exact_whatever_the_precision_of_the_networks(digits, tf32):
+    """TF32 has 10 bits; who is nearest would change."""
+    rounded = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "mm" in function.__name__:
+                rounded.append(tf32.allow_tf32)
+            return function(*args, **kwargs or {})
+
+    with Products():
+        neighbour_accuracies(digits.train.of_classes(CLASSES, named_generator(0, "x"))[None], CLASSES, digits.val, (1,))
+    assert rounded
+    assert not any(rounded)
+    assert tf32.allow_tf32  # put back
 
 
 def test_the_number_of_neighbours_is_chosen_on_other_images(digits):

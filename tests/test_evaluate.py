@@ -9,7 +9,7 @@ from raydistill import evaluate
 from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
-from raydistill.evaluate import Evaluation, evaluate_set, score, train_networks
+from raydistill.evaluate import Evaluation, _in_chunks, evaluate_set, score, train_networks
 from raydistill.method.rng import named_generator
 from raydistill.method.weights import RandomWeights
 from raydistill.networks import build_network
@@ -67,6 +67,25 @@ def test_chunks_cover_the_whole_split(digits, monkeypatch):
         logits = network(w, digits.test.images)
         assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
         assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
+
+
+def test_a_gpu_that_is_too_small_gets_fewer_networks_at_a_time():
+    """As many as it can take, each once; where it cannot take one, that is the error."""
+    sizes = []
+
+    def squared(chunk, most=3):
+        sizes.append(len(chunk))
+        if len(chunk) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return chunk.square()
+
+    weights = torch.arange(21.0)[:, None]
+    assert torch.equal(torch.cat(_in_chunks(squared, weights, 16)), weights.square())
+    assert sizes == [16, 8, 4, *[2] * 10, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        _in_chunks(lambda chunk: squared(chunk, 0), weights, 16)
+    with pytest.raises(RuntimeError, match="sizes differ"):
+        _in_chunks(lambda chunk: (_ for _ in ()).throw(RuntimeError("sizes differ")), weights, 16)
 
 
 def test_public_evaluate(learned, digits):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller
 
 LONGEST_PAUSE = timedelta(hours=6)  # between two orders: a validation, a checkpoint
+LONGEST_STEP = timedelta(minutes=30)  # that one waits for the others' gradients; a GPU counts what it has yet to do
 MEETING = timedelta(minutes=5)  # for all to arrive
 
 
@@ -42,12 +43,13 @@ class Workers:
     def __init__(
         self, rank: int, count: int, host: str, port: int, device: torch.device, listener: socket | None = None
     ) -> None:
-        self.rank, self.count = rank, count
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        self.rank, self.count, self.device = rank, count, device
         try:
             own = listener.detach() if listener else None
             store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING, master_listen_fd=own)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            self.gradients = dist.new_group(backend=backend, timeout=LONGEST_STEP)  # orders are heard in the other
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
 
@@ -63,7 +65,7 @@ class Workers:
         """
         total = values.clone()
         try:
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.gradients)
         except (RuntimeError, dist.DistError) as error:
             raise self._lost(error) from error
         return total / self.count

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
@@ -15,8 +14,9 @@ from raydistill.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
-from raydistill.device import pick_device, use_gpu_share, use_threads
-from raydistill.errors import Diverged, UserError
+from raydistill.device import pick_device, use_threads
+from raydistill.errors import Diverged
+from raydistill.gpu_memory import enough_gpu_memory, use_gpu_share
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.run import Run
 from raydistill.sweep_config import OBJECTIVES
@@ -55,11 +55,12 @@ class DistillTrial(tune.Trainable):
         """
         use_threads(threads)
         self.base = base
-        device = pick_device(DistillConfig(**base).device)
-        use_gpu_share(gpus, device)
-        self.data = Dataset.from_numpy(data).to(device)
-        self.bank = Bank.from_numpy(bank) if bank else None
         self.threads, self.gpus = threads, gpus
+        self.device = pick_device(DistillConfig(**base).device, gpus)
+        use_gpu_share(gpus, self.device)
+        with enough_gpu_memory(gpus):
+            self.data = Dataset.from_numpy(data).to(self.device)
+        self.bank = Bank.from_numpy(bank) if bank else None
         self.others = ExitStack()
         self.board: TensorBoard | None = None
         self._begin(config)
@@ -68,7 +69,8 @@ class DistillTrial(tune.Trainable):
         self.cleanup()
         settings = DistillConfig(**self.base | config)
         workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
-        self.run = Run(settings, self.data, self.bank, workers)
+        with enough_gpu_memory(self.gpus):
+            self.run = Run(settings, self.data, self.bank, workers, self.device)
         self.searched = config
         self.ended = self.saved = 0.0  # when the last step ended, and the last checkpoint was made
         self.saving, self.cost = False, 0.0  # whether one was asked for, and the seconds that the last one took
@@ -83,7 +85,8 @@ class DistillTrial(tune.Trainable):
         begin = time.perf_counter()
         if self.saving:
             self.saved, self.cost = begin, begin - self.ended
-        result = self._advance()
+        with enough_gpu_memory(self.gpus):
+            result = self._advance()
         self.ended = time.perf_counter()
         self.saving = self.ended - self.saved >= self.cost / CHECKPOINT_SHARE
         return result | {SHOULD_CHECKPOINT: self.saving}
@@ -97,9 +100,6 @@ class DistillTrial(tune.Trainable):
             self.board.hparams(self.searched, list(OBJECTIVES))
         try:
             metrics = self.run.advance() or {}
-        except torch.OutOfMemoryError as error:
-            share = f"resources.gpu={self.gpus:g}" if 0 < self.gpus < 1 else "one GPU"
-            raise UserError(f"{share}: has too little memory for this trial: {str(error).splitlines()[0]}") from error
         except Diverged:
             worst = {name: value for name, value in OBJECTIVES.items() if value is not None}
             return self._result({}) | worst | {"members": [{}], "diverged": 1, "done": True}
@@ -117,15 +117,18 @@ class DistillTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes the run's whole state and the artifact of its best set."""
-        save_checkpoint(self.run, Path(checkpoint_dir))
-        save(self.run.artifact(trial=self.trial_id, searched=self.searched), Path(checkpoint_dir) / BEST)
+        with enough_gpu_memory(self.gpus):
+            save_checkpoint(self.run, Path(checkpoint_dir))
+            save(self.run.artifact(trial=self.trial_id, searched=self.searched), Path(checkpoint_dir) / BEST)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Goes on from a checkpoint folder, bit-identically on the CPU."""
-        self.run.load_state_dict(load_checkpoint(checkpoint))
+        with enough_gpu_memory(self.gpus):
+            self.run.load_state_dict(load_checkpoint(checkpoint))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another trial in the same process: what takes seconds to start (torch, the data) stays."""
+        del self.run  # the next one needs its memory
         self._begin(new_config)
         return True
 

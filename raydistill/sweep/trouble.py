@@ -12,6 +12,12 @@ REASONS = (  # words in the error; which part failed; what happened and what wou
         "{said}",
     ),
     (
+        r"torch\.(?:cuda\.)?OutOfMemoryError|CUDA (?:error: )?out of memory|CU(?:BLAS|DNN)_STATUS_ALLOC_FAILED",
+        "its GPU",
+        "has too little memory left for it; a larger share (resources.gpu), smaller sets or batches, or fewer networks "
+        "would help: {line}",
+    ),
+    (
         r"OutOfMemoryError|Workers? \(tasks / actors\) killed due to memory pressure",
         "its node",
         "ran out of memory and Ray ended the trial; fewer at a time (budget.concurrent=N), or more memory for each "

@@ -11,6 +11,10 @@ AWAY = (
     "NETWORK_CONNECTION during CompleteMultipartUpload operation: curlCode: 7, Couldn't connect to server\n"
 )
 MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.\nMemory on the node\n"
+GPU_MEMORY = TRACE + (
+    "ray.exceptions.RayTaskError(OutOfMemoryError): ray::DistillTrial.train()\n"
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.50 GiB\n"
+)
 LOST = "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n\tpid: 7\n"
 USER = TRACE + (
     "ray.exceptions.RayTaskError(UserError): ray::DistillTrial.train()\n"
@@ -25,6 +29,8 @@ USER = TRACE + (
         (AWAY, "the storage cannot be reached or refuses: OSError: When completing", True),
         (TRACE + "PermissionError: [Errno 13] Permission denied: '/shared'", "cannot be read or written", True),
         (MEMORY, "its node ran out of memory", False),
+        (GPU_MEMORY, "its GPU has too little memory left for it; a larger share (resources.gpu)", False),
+        (TRACE + "RuntimeError: CUDA error: out of memory", "its GPU has too little memory", False),
         (LOST, "its process was lost", False),
         (USER, "resources.gpu=0.25: has too little memory for this trial: CUDA out of memory.", False),
         (TRACE + "RuntimeError: sizes differ", "RuntimeError: sizes differ", False),

@@ -1,0 +1,114 @@
+"""Which device a process computes on, and how much of its memory it may take."""
+
+import os
+
+import pytest
+import torch
+from pretended_gpu import GIB, NO_DRIVER, in_a_process
+
+from raydistill.device import pick_device
+from raydistill.errors import UserError
+from raydistill.gpu_memory import CUDA_ITSELF, enough_gpu_memory
+
+PRELUDE = """
+from pretended_gpu import GIB, pretend
+from raydistill.device import pick_device
+from raydistill.errors import UserError
+from raydistill.gpu_memory import use_gpu_share
+def line(name, gpus=None):
+    try:
+        return pick_device(name, gpus)
+    except UserError as error:
+        return error
+"""
+
+
+CASES = [
+    *[("auto", None), ("cuda", None), ("cuda:1", None), ("cpu", None)],
+    *[("auto", 0.25), ("cuda", 1), ("auto", 0), ("cuda", 0), ("cuda:2", None)],
+]
+
+
+def run(script, **environment):
+    return in_a_process(PRELUDE + script, **environment).splitlines()
+
+
+def test_a_gpu_has_its_index_and_no_gpu_granted_is_the_cpu():
+    """However many this process sees: Ray shows all of them to one that it granted none."""
+    lines = run("pretend(count=2)\nfor name, gpus in CASES: print(line(name, gpus))".replace("CASES", repr(CASES)))
+    assert lines[:7] == ["cuda:0", "cuda:0", "cuda:1", "cpu", "cuda:0", "cuda:0", "cpu"]
+    assert lines[7] == "device=cuda: resources.gpu=0 grants no GPU; set it to 1, a share as 0.25, or auto"
+    assert lines[8] == "device=cuda:2: is not here (CUDA error: invalid device ordinal); use auto or cpu"
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [("count=0", NO_DRIVER), ("kernels=False", "CUDA error: no kernel image is available for execution on the device")],
+)
+def test_a_granted_gpu_that_torch_cannot_use_is_said(machine, reason):
+    [auto, named, none] = run(
+        f"pretend({machine})\nprint(line('auto', 0.25))\nprint(line('cuda', 1.0))\nprint(line('auto', 0))",
+        CUDA_VISIBLE_DEVICES="3",
+    )
+    assert auto.startswith(
+        f"device=auto: Ray granted 0.25 GPU on {os.uname().nodename} (CUDA_VISIBLE_DEVICES=3), which"
+    )
+    assert f"torch {torch.__version__} cannot use ({reason}); mend its driver or torch there" in auto
+    assert "device=cuda: Ray granted 1 GPU" in named
+    assert none == "cpu"
+
+
+def test_this_machine():
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    assert pick_device("auto") == pick_device("cpu", 1) == torch.device("cpu")
+    with pytest.raises(UserError, match=r"device=auto: Ray granted 0\.5 GPU on .* cannot use"):
+        pick_device("auto", 0.5)
+
+
+def test_a_share_is_a_cap_on_memory():
+    """One that shares the GPU with nobody is not limited."""
+    [caps] = run(
+        "caps = pretend()\nfor share in (0.25, 1.0, 2.0, 0.0): use_gpu_share(share, pick_device('auto', share or None))"
+        "\nuse_gpu_share(0.25, pick_device('cpu'))\nprint(caps)"
+    )
+    assert caps == str([(0.25 - CUDA_ITSELF / (80 * GIB), 0)])
+
+
+def test_a_share_that_no_process_can_live_on_is_said():
+    lines = run(
+        "caps = pretend(total=24 * GIB)\n"
+        "for share in (0.04, 0.042):\n"
+        "    try: use_gpu_share(share, pick_device('auto', share))\n"
+        "    except UserError as error: print(error)\n"
+        "print(len(caps))"
+    )
+    assert lines == [
+        "resources.gpu=0.04: is 0.96 GiB of a GPU that has 24.0, and a process needs 1 to begin with; at least 0.042",
+        "1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("CUDA error: out of memory\nmore"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_too_little_memory_is_one_line(error):
+    with (
+        pytest.raises(UserError, match=r"resources\.gpu=0\.25: this share .* \(CUDA [^\n]*\)$"),
+        enough_gpu_memory(0.25),
+    ):
+        raise error
+    with pytest.raises(UserError, match=r"^one GPU has too little memory"), enough_gpu_memory(1.0):
+        raise error
+
+
+def test_other_errors_stay_what_they_are():
+    for error in (RuntimeError("shapes differ"), UserError("steps=0"), ValueError("out of memory")):
+        with pytest.raises(type(error)) as found, enough_gpu_memory(0.25):
+            raise error
+        assert found.value is error
