@@ -49,7 +49,7 @@ class Workers:
             store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING, master_listen_fd=own)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
             backend = "nccl" if device.type == "cuda" else "gloo"
-            self.gradients = dist.new_group(backend=backend, timeout=LONGEST_STEP)  # orders are heard in the other
+            self.gradients: Any = dist.new_group(backend=backend, timeout=LONGEST_STEP)  # orders are heard in the other
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
 

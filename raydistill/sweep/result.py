@@ -1,23 +1,29 @@
 """What a sweep leaves behind."""
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from raydistill.artifact import SUFFIX, load, save
 from raydistill.bank import Bank
 from raydistill.checkpoint import load_checkpoint
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset
-from raydistill.device import use_threads
+from raydistill.device import pick_device, use_threads
+from raydistill.gpu_memory import enough_gpu_memory, use_gpu_share
 from raydistill.run import Run
 from raydistill.storage import join, write_json
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.trainable import BEST
+from raydistill.sweep.trouble import explain
 from raydistill.sweep_config import Resources, SweepConfig
+
+logger = logging.getLogger("raydistill")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class SweepResult:
     """What a sweep found: a row for each trial, and those of them that no other is better than in all objectives.
 
     A row has trial, config (the searched values), the objectives, num_images and iterations; one of the front also
-    artifact, test_accuracy, and baseline_random_real, the test accuracy of as many random real images.
+    artifact, test_accuracy, and baseline_random_real, the test accuracy of as many random real images; or test_error,
+    why it could not be tested.
     """
 
     config: SweepConfig
@@ -43,7 +50,7 @@ class SweepResult:
             "storage": self.folder,
             "trials": len(self.trials),
             "stopped": self.stopped,
-            "front": [{key: row[key] for key in keys} for row in self.front],
+            "front": [{key: row.get(key) for key in keys} for row in self.front],
         }
 
 
@@ -82,11 +89,19 @@ def collect(
 
 
 def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources) -> None:
-    """Tests the sets of the front, in places like the trials', and keeps them as artifacts."""
+    """Tests the sets of the front, in places like the trials', and keeps them as artifacts.
+
+    One that cannot be tested stays, with the reason; `--resume` tests all of them again.
+    """
     task: Any = ray.remote(num_cpus=places.cpu, num_gpus=places.gpu)(final_test)
     given = ray.put(shared)
     tests = [task.remote(row["settings"], row["checkpoint"], given) for row in front]
-    for row, results in zip(front, ray.get(tests), strict=True):
+    for row, test in zip(front, tests, strict=True):
+        try:
+            results = ray.get(test)
+        except RayError as error:
+            results, row["test_error"] = {}, explain(str(error))
+            logger.warning("trial %s of the front is not tested: %s", row["trial"], row["test_error"])
         with row["checkpoint"].as_directory() as checkpoint:
             artifact = load(os.path.join(checkpoint, BEST))
         save(replace(artifact, metrics={**artifact.metrics, **results}), row["artifact"])
@@ -96,11 +111,14 @@ def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources
 def final_test(settings: dict[str, Any], checkpoint: tune.Checkpoint, shared: dict[str, Any]) -> dict[str, float | int]:
     """Tests the best set of a trial's checkpoint, on any node, as the end of `raydistill distill` does."""
     use_threads(shared["threads"])
+    config = DistillConfig(**settings | {"workers": 1})
+    device = pick_device(config.device, shared["gpus"])
+    use_gpu_share(shared["gpus"], device)
     bank = Bank.from_numpy(shared["bank"]) if shared["bank"] else None
-    run = Run(DistillConfig(**settings | {"workers": 1}), Dataset.from_numpy(shared["data"]), bank)
-    with checkpoint.as_directory() as folder:
+    with enough_gpu_memory(shared["gpus"]), checkpoint.as_directory() as folder:
+        run = Run(config, Dataset.from_numpy(shared["data"]), bank, device=device)
         run.load_state_dict(load_checkpoint(folder))
-    return run.test()
+        return run.test()
 
 
 def searched_settings(metrics: dict[str, Any]) -> dict[str, Any]:

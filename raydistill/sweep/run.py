@@ -59,7 +59,7 @@ def sweep(
     data = data or load_dataset(common, data_dir)
     bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
-    shared = {
+    shared: dict[str, Any] = {
         "base": config.base | common.model_dump(include={"iterations", "image_size", "channels"}),
         "data": data.to_numpy(),
         "bank": bank and bank.to_numpy(),
@@ -68,8 +68,9 @@ def sweep(
     with ray_running(config.resources, common.workers):
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
-        places = fitted(config, shared, console.print if console else lambda line: None)
-        trainable = _trainable(places, shared | {"gpus": places.gpu})
+        places = fitted(config, shared, folder, resume, console.print if console else lambda line: None)
+        shared["gpus"] = places.gpu
+        trainable = _trainable(places, shared)
         watch = Watch(config, folder)
         with watch.running(), failures_judged(config.budget.failures), tune_state_amended():
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)

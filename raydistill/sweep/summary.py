@@ -39,6 +39,9 @@ def print_summary(result: SweepResult, console: Console) -> None:
     again, trials = typed(resuming(result.folder)), result.config.budget.trials
     if result.stopped:
         console.print(f"stopped; to go on: {again}", highlight=False, soft_wrap=True)
+    elif untested := sum("test_error" in row for row in result.front):
+        missing = f"[yellow]{untested} of {len(result.front)} sets of the front could not be tested[/]"
+        console.print(f"{missing}; to test them again: {again}", highlight=False, soft_wrap=True)
     elif len(result.trials) < trials:
         missing = f"[yellow]{trials - len(result.trials)} of {trials} trials brought no result[/]"
         console.print(f"{missing}; to try them again: {again}", highlight=False, soft_wrap=True)
@@ -67,7 +70,7 @@ def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table
     table = Table(title=title, title_justify="left")
     extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
     table.add_column("trial")
-    tested = all("test_accuracy" in row for row in rows)
+    tested = all("test_accuracy" in row or "test_error" in row for row in rows)
     tests = {"test": "test_accuracy", "random real": "baseline_random_real"} if tested else {}
     for column in ("val", *tests, "images", *extra, "iterations"):
         table.add_column(column, justify="right")
@@ -76,7 +79,7 @@ def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table
         table.add_row(
             row["trial"],
             f"{100 * row['val_accuracy']:.1f}%" + (" diverged" if row["diverged"] else ""),
-            *(f"{100 * row[name]:.1f}%" for name in tests.values()),
+            *(f"{100 * row[name]:.1f}%" if name in row else "" for name in tests.values()),
             str(row["num_images"]),
             *(f"{row[name]:.4g}" for name in extra),
             str(row["iterations"]),

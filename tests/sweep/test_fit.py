@@ -1,15 +1,14 @@
 """How many trials fit, by what they were measured to take."""
 
 import pytest
-import torch
 
-from raydistill.device import CUDA_ITSELF, use_gpu_share
 from raydistill.errors import UserError
+from raydistill.gpu_memory import GIB
 from raydistill.settings import validated
-from raydistill.sweep import fit
+from raydistill.sweep import fit, measure
+from raydistill.sweep.measure import Need
 from raydistill.sweep_config import Resources, SweepConfig
 
-GIB = 2**30
 BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
 
 
@@ -32,12 +31,14 @@ def test_room_is_that_of_the_scarcest():
 
 
 def test_a_gpus_share_holds_the_largest_trial():
-    assert fit.gpu_share(fit.Need(GIB, 10 * GIB, 80 * GIB)) == 1 / 7  # seven with a tenth in reserve
-    assert fit.gpu_share(fit.Need(GIB, 72 * GIB, 80 * GIB)) == 1
+    assert fit.gpu_share(Need(GIB, 10 * GIB, 80 * GIB)) == 1 / 7  # seven with a tenth in reserve
+    assert fit.gpu_share(Need(GIB, 72 * GIB, 80 * GIB)) == 1
     with pytest.raises(UserError, match=r"needs 75\.0 GiB of a GPU that has 80\.0"):
-        fit.gpu_share(fit.Need(GIB, 75 * GIB, 80 * GIB))
+        fit.gpu_share(Need(GIB, 75 * GIB, 80 * GIB))
+    assert fit.gpu_share(Need(GIB, GIB // 2, 80 * GIB)) == 1 / fit.MOST_ON_A_GPU
+    assert fit.gpu_share(Need(GIB, GIB // 2, 8 * GIB)) == 1 / 8  # a smaller share is refused by every process
     with pytest.raises(UserError, match=r"resources\.gpu=auto.*without a GPU"):
-        fit.gpu_share(fit.Need(GIB))
+        fit.gpu_share(Need(GIB))
 
 
 def test_the_largest_points_of_a_search():
@@ -49,40 +50,75 @@ def test_the_largest_points_of_a_search():
         "labels": {"choice": ["fixed", "softmax"]},
     }
     largest = {"steps": 9, "train_nets": 4, "inner_lr": 0.01, "labels": "fixed"}
-    points = fit.largest_points(config(search=search, base=BASE | {"weights": "random"}))
+    points = measure.largest_points(config(search=search, base=BASE | {"weights": "random"}))
     assert points == [largest | {"network": "lenet"}, largest | {"network": "convnet"}]
-
-
-def test_a_share_is_a_cap_on_memory(monkeypatch):
-    caps = []
-    total = 80 * GIB
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": total}))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: caps.append(share))
-    for share in (0.25, 1.0, 2.0, 0.0):
-        use_gpu_share(share, torch.device("cuda"))
-    use_gpu_share(0.25, torch.device("cpu"))
-    assert caps == [0.25 - CUDA_ITSELF / total]  # one that shares the GPU with nobody is not limited
 
 
 def test_measured_memory_follows_the_size_of_trials(local_ray, digits):
     """Large batches for many networks take hundreds of MB more."""
-    small = fit.measured(config(), shared(digits))
+    small = measure.measured(config(), shared(digits))
     base = {"weights": "random", "train_nets": 64, "batch_size": 1000, "val_nets": 1}
-    large = fit.measured(config(base=BASE | base), shared(digits, **base))
+    large = measure.measured(config(base=BASE | base), shared(digits, **base))
     assert small.memory > 100e6
     assert large.memory > small.memory + 150e6
     assert small.gpu == 0
 
 
-def test_auto_says_what_fits_and_a_number_measures_nothing(local_ray, digits, monkeypatch):
-    monkeypatch.setattr(fit, "measured", lambda config, shared: fit.Need(2 * GIB))
+def test_an_error_of_the_largest_trial_is_one_line(local_ray, digits):
+    data = digits.to_numpy()
+    del data["val_labels"]
+    with pytest.raises(UserError, match=r"a trial with \{'steps': 2, .*\} cannot be begun: KeyError") as found:
+        measure.measured(config(), shared(digits) | {"data": data})
+    assert "\n" not in str(found.value)
+
+
+def test_settings_that_fit_nothing_are_said_with_their_point(local_ray, digits):
+    with pytest.raises(UserError, match=r"search: a trial with \{'steps': 2, .*\}: precision=tf32: only GPUs have it"):
+        measure.measured(config(), shared(digits, precision="tf32"))
+
+
+def test_measuring_has_a_limit(local_ray, digits, monkeypatch):
+    monkeypatch.setattr(measure, "LIMIT", 0.06)
+    with pytest.raises(UserError, match=r"budget\.concurrent=auto: .* not measured within 0\.001 minutes"):
+        measure.measured(config(), shared(digits))
+
+
+def test_each_memory_counts_at_the_point_that_needs_most_of_it():
+    needs = [Need(3 * GIB, GIB, 80 * GIB), Need(GIB, 2 * GIB, 40 * GIB)]
+    assert Need.of_all(needs) == Need(3 * GIB, 2 * GIB, 40 * GIB)
+
+
+def test_auto_says_what_fits_and_a_number_measures_nothing(local_ray, digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(fit, "measured", lambda config, shared: Need(2 * GIB))
     said = []
-    places = fit.fitted(config(), shared(digits), said.append)
+    places = fit.fitted(config(), shared(digits), str(tmp_path), say=said.append)
     assert places.memory == pytest.approx(2.2)
     assert said[0].startswith("the largest trial takes 2.0 GiB (measured); ")
-    monkeypatch.setattr(fit, "measured", lambda config, shared: fit.Need(2**50))
+    monkeypatch.setattr(fit, "measured", lambda config, shared: Need(2**50))
     with pytest.raises(UserError, match=r"resources\.memory=.*the largest node gives Ray"):
-        fit.fitted(config(), shared(digits))
+        fit.fitted(config(), shared(digits), str(tmp_path))
     monkeypatch.delattr(fit, "measured")
+    assert fit.fitted(config(), shared(digits), str(tmp_path), resume=True) == places  # as it was measured at first
     fixed = config(budget={"concurrent": 3})
-    assert fit.fitted(fixed, shared(digits)) == fixed.resources
+    assert fit.fitted(fixed, shared(digits), str(tmp_path)) == fixed.resources
+
+
+def test_an_autoscalers_nodes_count(local_ray, digits, monkeypatch, tmp_path):
+    """A head without cores, and machines that come when trials wait."""
+    monkeypatch.setattr(fit, "nodes_there", lambda: [{"memory": GIB}])
+    kinds = [({"CPU": 4.0, "GPU": 1.0, "memory": 16.0 * GIB}, 8)]
+    monkeypatch.setattr(fit, "nodes_to_come", lambda: kinds)
+    monkeypatch.setattr(fit, "measured", lambda config, shared: Need(6 * GIB, 2 * GIB, 24 * GIB))
+    said = []
+    base = BASE | {"device": "auto"}
+    places = fit.fitted(config(base=base, resources={"gpu": "auto"}), {}, str(tmp_path), say=said.append)
+    assert places.gpu == 1 / 10
+    assert said == [
+        "the largest trial takes 6.0 GiB and 2.0 GiB of the GPU (measured); 0 fit at a time on these nodes, 16 on all "
+        "that may be started"
+    ]
+    for device, lines in (("auto", 1), ("cpu", 0)):
+        said.clear()
+        fit.fitted(config(base=BASE | {"device": device}, budget={"concurrent": 2}), {}, str(tmp_path), say=said.append)
+        assert len(said) == lines
+        assert all(line.startswith("resources.gpu=0: trials compute on CPUs, and 8 GPUs") for line in said)

@@ -1,5 +1,6 @@
 """What a sweep's command says at its end."""
 
+import pytest
 from rich.console import Console
 from small_sweep import sweep_config
 
@@ -10,12 +11,13 @@ from raydistill.sweep.result import SweepResult
 from raydistill.sweep.summary import print_summary
 
 
-def test_trials_without_a_result_are_said(tmp_path, small, digits):
+@pytest.fixture
+def row(tmp_path, small, digits):
     run = Run(small, digits)
     run.advance()
     artifact = str(tmp_path / "best.distilled")
     save(run.artifact(), artifact)
-    row = {
+    return {
         "trial": "a",
         "config": {"steps": 2},
         "val_accuracy": 0.5,
@@ -23,12 +25,28 @@ def test_trials_without_a_result_are_said(tmp_path, small, digits):
         "iterations": 2,
         "seconds": 1.0,
         "diverged": False,
+        "artifact": artifact,
     }
-    row |= {"artifact": artifact, "test_accuracy": 0.5, "baseline_random_real": 0.4}
+
+
+def said(tmp_path, rows, **budget):
+    config = sweep_config(tmp_path, budget={"iterations": 6, **budget})
     console = Console(record=True, width=200)
-    print_summary(SweepResult(sweep_config(tmp_path), str(tmp_path), [row], [row]), console)
-    said = console.export_text()
+    print_summary(SweepResult(config, str(tmp_path), rows, rows), console)
+    return console.export_text()
+
+
+def test_trials_without_a_result_are_said(tmp_path, row):
+    text = said(tmp_path, [row | {"test_accuracy": 0.5, "baseline_random_real": 0.4}], trials=4)
     assert (
-        f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in said
+        f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in text
     )
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_set_that_could_not_be_tested_is_said(tmp_path, row):
+    tested = row | {"trial": "b", "test_accuracy": 0.25, "baseline_random_real": 0.125}
+    text = said(tmp_path, [row | {"test_error": "its GPU has too little memory"}, tested], trials=2)
+    assert "25.0%" in text  # the other keeps its column
+    again = f"{typed('raydistill sweep --resume')} {tmp_path}"
+    assert f"1 of 2 sets of the front could not be tested; to test them again: {again}" in text

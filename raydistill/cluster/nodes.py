@@ -1,0 +1,56 @@
+"""The nodes of a cluster, and those that its autoscaler may start; the latter Ray tells in private places only."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+Kind = tuple[dict[str, float], int]  # a node's resources, and how many of it there may be
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
+
+
+def nodes_there() -> list[dict[str, float]]:
+    """The resources of each node that is there now."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def nodes_to_come() -> list[Kind]:
+    """What the cluster's autoscaler may start; nothing where there is none, or it does not say.
+
+    It tells Ray (platforms that bring their own do), or it was begun with the file of `ray up`, and this is the head.
+    """
+    return list(_told()) or ([] if _private() else list(_planned(BOOTSTRAP.expanduser())))
+
+
+def gpus_of(nodes: list[dict[str, float]], kinds: list[Kind]) -> int:
+    """How many GPUs there are, or may come to be."""
+    there = sum(node.get("GPU", 0) for node in nodes)
+    return int(max(there, sum(count * resources.get("GPU", 0) for resources, count in kinds)))
+
+
+def _private() -> bool:
+    """Whether Ray was begun by this process, for itself alone."""
+    node: Any = ray._private.worker._global_node
+    return node is None or node.head
+
+
+def _told() -> Iterator[Kind]:
+    config: Any = ray._private.state.state.get_cluster_config()
+    for kind in config.node_group_configs if config else ():
+        count = kind.max_count if kind.max_count >= 0 else 10**6  # -1 is as many as one likes
+        if count:
+            yield dict(kind.resources), count
+
+
+def _planned(file: Path) -> Iterator[Kind]:
+    if not file.is_file() or not os.access(file, os.R_OK):
+        return
+    config = yaml.safe_load(file.read_text()) or {}
+    most = config.get("max_workers", 0)
+    for name, kind in config.get("available_node_types", {}).items():
+        count = min(most, kind.get("max_workers", most))
+        if name != config.get("head_node_type") and count and kind.get("resources"):
+            yield {key: float(value) for key, value in kind["resources"].items()}, count
