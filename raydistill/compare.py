@@ -69,7 +69,8 @@ def _compare_artifact(
 ) -> Comparison:
     config, network, start = evaluation_plan(artifact)
     where = pick_device(device)
-    use_precision(config.precision, where)
+    if where.type == "cuda":  # as `evaluate_planned`
+        use_precision(config.precision, where)
     data = real_data_for(artifact, data, data_dir).to(where)
     objective = objective_of(config, data.class_names)
     distilled = artifact.distilled.to(where)

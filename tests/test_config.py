@@ -66,6 +66,21 @@ def test_missing_yaml_file(tmp_path):
         read_yaml(tmp_path / "b.yaml")
 
 
+TWO = {"workers": 2, "train_nets": 2, "weights": "random"}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        *({"resources": {"gpu": gpu}} for gpu in (0, 0.25, 1, 2, "auto")),
+        *({"resources": {"gpu": gpu}, "base": TWO} for gpu in (0, 1)),
+        {"resources": {"gpu": 1}, "base": {"device": "cuda"}},
+    ],
+)
+def test_what_trials_may_have_of_gpus(update):
+    assert validated(SweepConfig, SWEEP | update).resources.gpu == update["resources"]["gpu"]
+
+
 @pytest.mark.parametrize(
     ("update", "words"),
     [
@@ -95,6 +110,15 @@ def test_missing_yaml_file(tmp_path):
             {"scheduler": {"pareto_asha": {"reduction": 1}}},
             ["scheduler.Scheduler.pareto_asha.reduction", "greater than 1"],
         ),
+        (
+            {"resources": {"gpu": 1.5}},
+            ["resources.gpu", "1.5 should be a share of one GPU, up to 1, or a whole"],
+        ),
+        ({"resources": {"gpu": 0.5}, "base": {"device": "cpu"}}, ["resources.gpu=0.5", "base.device=cpu"]),
+        ({"base": {"device": "cuda"}}, ["base.device=cuda", "resources.gpu=0 gives trials none"]),
+        ({"base": {"device": "cuda:1"}, "resources": {"gpu": 1}}, ["base.device=cuda:1", "Ray chooses"]),
+        ({"resources": {"gpu": 0.5}, "base": TWO}, ["resources.gpu=0.5", "base.workers=2 needs a whole GPU"]),
+        ({"resources": {"gpu": "auto"}, "base": TWO}, ["resources.gpu=auto", "base.workers=2 needs a whole GPU"]),
         ({"name": "a/b"}, ["name", "pattern"]),
         ({"storrage": "x"}, ["storrage", "no such setting"]),
     ],

@@ -6,12 +6,15 @@ import pytest
 import torch
 from pretended_gpu import GIB, NO_DRIVER, in_a_process
 
+from raydistill.artifact import save
 from raydistill.device import pick_device
 from raydistill.errors import UserError
 from raydistill.gpu_memory import CUDA_ITSELF, enough_gpu_memory
+from raydistill.run import Run
 
 PRELUDE = """
 from pretended_gpu import GIB, pretend
+from raydistill.artifact import save
 from raydistill.device import pick_device
 from raydistill.errors import UserError
 from raydistill.gpu_memory import use_gpu_share
@@ -115,3 +118,35 @@ def test_other_errors_stay_what_they_are():
         with pytest.raises(type(error)) as found, enough_gpu_memory(0.25):
             raise error
         assert found.value is error
+
+
+def test_each_process_sets_its_precision(small, digits, tmp_path):
+    """Before it puts anything on its GPU, which is where this machine fails."""
+    save(Run(small, digits).artifact(), tmp_path / "a.distilled")
+    lines = run(
+        f"""
+from dataclasses import replace
+import torch
+from raydistill.artifact import load
+from raydistill.cluster.team import Follower
+from raydistill.compare import compare
+from raydistill.data import load_dataset
+from raydistill.run import Run
+pretend()
+made, products = load({str(tmp_path / "a.distilled")!r}), torch.backends.cuda.matmul
+data = load_dataset(made.config)
+for precision in ("tf32", "float32"):
+    config = made.config.model_copy(update={{"precision": precision, "device": "cuda"}})
+    for begin in (
+        lambda: Run(config, data),
+        lambda: compare(replace(made, config=config), device="cuda", data=data),
+        lambda: Follower(config.model_dump(), (data.to_numpy(), None), 1, 1),
+    ):
+        products.allow_tf32 = precision != "tf32"
+        try:
+            begin()
+        except RuntimeError:
+            print(precision, products.allow_tf32, torch.backends.cudnn.allow_tf32)
+"""
+    )
+    assert lines == ["tf32 True True"] * 3 + ["float32 False False"] * 3

@@ -1,6 +1,7 @@
 """Evaluation."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,6 +68,11 @@ def test_chunks_cover_the_whole_split(digits, monkeypatch):
         logits = network(w, digits.test.images)
         assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
         assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
+
+
+def test_what_was_made_in_tf32_is_tested_anywhere(learned, digits):
+    rounded = replace(learned, config=learned.config.model_copy(update={"precision": "tf32"}))
+    assert evaluate(rounded, nets=2, data=digits, device="cpu") == evaluate(learned, nets=2, data=digits, device="cpu")
 
 
 def test_a_gpu_that_is_too_small_gets_fewer_networks_at_a_time():

@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import stat
+import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from raydistill.cluster.private import start_private_ray
 from raydistill.cluster.team import team
 from raydistill.config import DistillConfig
 from raydistill.distill import Watcher, distill
-from raydistill.errors import UserError
+from raydistill.errors import Lost, UserError
 from raydistill.run import Run
 from raydistill.sweep_config import Resources
 
@@ -133,6 +135,27 @@ def test_a_lost_worker_is_said(places, config, digits):
 
         with pytest.raises(UserError, match=r"workers=2: one of them was lost .*--resume"):
             run.advance(tick=kill)
+
+
+def test_a_worker_that_hangs_does_not_hold_the_leader_for_hours(places, config, digits, monkeypatch):
+    """The leader waits as long as a step may take, not as long as a follower does for an order."""
+    monkeypatch.setattr("raydistill.method.workers.LONGEST_STEP", timedelta(seconds=20))
+    config = config.model_copy(update={"workers": 2, "iterations": 50, "eval_every": 50})
+    with team(config, digits) as workers:
+        run = Run(config, digits, workers=workers)
+        [follower] = [pid for pid in processes(b"ray::Follower") if os.getpid() in ancestors(pid)]
+
+        def freeze(iteration):
+            if iteration == 2:
+                os.kill(follower, signal.SIGSTOP)
+
+        begin = time.monotonic()
+        try:
+            with pytest.raises(Lost, match=r"workers=2: one of them was lost"):
+                run.advance(tick=freeze)
+        finally:
+            os.kill(follower, signal.SIGCONT)
+        assert time.monotonic() - begin < 120
 
 
 def processes(name):

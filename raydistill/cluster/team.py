@@ -128,8 +128,9 @@ def _led(config: DistillConfig, followers: list[Any], device: torch.device) -> I
     try:
         yield workers
     finally:
-        with suppress(UserError):  # they are lost already
-            workers.order(Workers.END)
+        if workers.complete:  # else the order might wait for hours for one that does not hear it
+            with suppress(Lost):
+                workers.order(Workers.END)
         workers.close()
 
 

@@ -19,8 +19,8 @@ from raydistill.errors import Lost, UserError
 if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller
 
-LONGEST_PAUSE = timedelta(hours=6)  # between two orders: a validation, a checkpoint
-LONGEST_STEP = timedelta(minutes=30)  # that one waits for the others' gradients; a GPU counts what it has yet to do
+LONGEST_PAUSE = timedelta(hours=6)  # that a follower waits between two orders: a validation, a checkpoint
+LONGEST_STEP = timedelta(minutes=30)  # that the leader waits for the others; a GPU may have many steps yet to do
 MEETING = timedelta(minutes=5)  # for all to arrive
 
 
@@ -44,12 +44,13 @@ class Workers:
         self, rank: int, count: int, host: str, port: int, device: torch.device, listener: socket | None = None
     ) -> None:
         self.rank, self.count, self.device = rank, count, device
+        self.complete = True  # as far as is known
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
             own = listener.detach() if listener else None
             store = TCPStore(host, port, count, is_master=rank == 0, timeout=MEETING, master_listen_fd=own)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=LONGEST_PAUSE)
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            self.gradients: Any = dist.new_group(backend=backend, timeout=LONGEST_STEP)  # orders are heard in the other
+            patience = LONGEST_PAUSE if rank else LONGEST_STEP
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
         except (RuntimeError, dist.DistError) as error:
             raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
 
@@ -65,7 +66,7 @@ class Workers:
         """
         total = values.clone()
         try:
-            dist.all_reduce(total, group=self.gradients)
+            dist.all_reduce(total)
         except (RuntimeError, dist.DistError) as error:
             raise self._lost(error) from error
         return total / self.count
@@ -102,6 +103,7 @@ class Workers:
         dist.destroy_process_group()
 
     def _lost(self, error: Exception) -> Lost:
+        self.complete = False
         return Lost(
             f"workers={self.count}: one of them was lost ({_first_line(error)}); go on from the last checkpoint with "
             "--resume"

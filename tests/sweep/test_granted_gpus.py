@@ -111,7 +111,7 @@ def test_waiting_for_a_free_gpu_has_a_limit(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "LIMIT", 1.0)
     others = [Other.remote() for _ in range(2)]
     ray.get([other.ready.remote() for other in others])
-    with pytest.raises(UserError, match=r"resources\.gpu=auto: .* within 0\.0167 minutes \(is there a free place"):
+    with pytest.raises(UserError, match=r"resources\.gpu=auto: .* within 0\.0166667 minutes \(is there a free place"):
         sweep(sweep_config(tmp_path, base=AUTO, resources={"gpu": "auto"}), data=digits)
     for other in others:
         ray.kill(other)

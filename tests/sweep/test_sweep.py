@@ -13,6 +13,7 @@ from small_sweep import BASE, same_as_undisturbed, sweep_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill.artifact import load
+from raydistill.checkpoint import CHECKPOINT
 from raydistill.config import DistillConfig
 from raydistill.distill import distill
 from raydistill.errors import UserError
@@ -151,6 +152,26 @@ def test_each_trial_has_a_tensorboard_log(finished):
         assert any("hparams" in tag for tag in events.summary_metadata)
 
 
+def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digits, tmp_path, caplog):
+    """What the test needs of its checkpoint is damaged for a while."""
+    config = sweep_config(tmp_path, budget={"trials": 1, "iterations": 2}, scheduler="none")
+    [row] = sweep(config, data=digits).front
+    [checkpoint] = (tmp_path / "t" / f"trial-{row['trial']}").glob(f"checkpoint_*/{CHECKPOINT}")
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(b"torn")
+    result = sweep(config, data=digits, resume=True)
+    [untested] = result.front
+    assert "damaged" in untested["test_error"]
+    assert f"trial {row['trial']} of the front is not tested: " in caplog.text
+    assert load(untested["artifact"]).metrics["val_accuracy"] == row["val_accuracy"]
+    assert result.to_json()["front"][0]["test_accuracy"] is None
+    assert json.loads((tmp_path / "t" / "front.json").read_text())[0]["test_error"] == untested["test_error"]
+    checkpoint.write_bytes(whole)
+    [again] = sweep(config, data=digits, resume=True).front
+    assert again["test_accuracy"] == row["test_accuracy"]
+    assert "test_error" not in again
+
+
 def test_an_existing_sweep_is_not_overwritten(finished, digits):
     config, _, _ = finished
     with pytest.raises(UserError, match="holds a sweep already; go on with it"):
@@ -174,7 +195,7 @@ def test_a_trial_that_cannot_be_is_said_before_any_runs(digits, tmp_path, search
 
 def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     with pytest.raises(UserError, match=r"resources\.gpu=64"):
-        sweep(sweep_config(tmp_path, resources={"gpu": 64}), data=digits)
+        sweep(sweep_config(tmp_path, base=BASE | {"device": "auto"}, resources={"gpu": 64}), data=digits)
     assert not list(tmp_path.iterdir())
 
 
