@@ -107,9 +107,9 @@ def work(name: str, which: str, options: argparse.Namespace, device: torch.devic
 
 
 def warmed_up(stepper: Any, which: str, device: torch.device) -> float:
-    """Iterates until all is recorded and captured; returns the FLOPs of one of the textbook's iterations."""
-    if which == OURS:
-        timed(stepper.step, WARM_UP + 2 if device.type == "cuda" else 1, device)
+    """Iterates until all is recorded and captured; of the textbook with its data at hand, returns an iteration's FLOPs."""
+    if which != ON_DEVICE:
+        timed(stepper.step, WARM_UP + 2 if which == OURS and device.type == "cuda" else 1, device)
         return 0.0
     with FlopCounter() as counter:
         stepper.step()

@@ -39,7 +39,8 @@ def test_hypergradients_are_equal(network, steps, epochs):
         assert (mine - theirs).norm() / theirs.norm() < 1e-5
 
 
-def test_the_textbook_learns_too():
+@pytest.mark.parametrize("workers", [0, None])  # with a DataLoader, and with data that lie on the device
+def test_the_textbook_learns_too(workers):
     """Or beating it would mean little."""
     generator = named_generator(0, "textbook")
     images = torch.zeros(200, 1, 28, 28, dtype=torch.uint8)
@@ -48,7 +49,12 @@ def test_the_textbook_learns_too():
         image[0, 2 * label : 2 * label + 4] = 255
     images += torch.randint(0, 20, images.shape, generator=generator, dtype=torch.uint8)
     config = DistillConfig(network="lenet", batch_size=50, inner_lr=0.05, outer_lr=0.05)
-    textbook = Textbook(config, (images, labels), torch.tensor([0.2]), torch.tensor([0.4]), "cpu", workers=0)
+    textbook = Textbook(config, (images, labels), torch.tensor([0.2]), torch.tensor([0.4]), "cpu", workers=workers)
+    drawn, classes = next(textbook.batches)
+    assert drawn.shape == (50, 1, 28, 28)
+    nearest = torch.cdist(drawn.flatten(1), ((images.float() / 255 - 0.2) / 0.4).flatten(1)).min(1)
+    assert nearest.values.max() < 0.1  # normalised, and with their own classes
+    assert torch.equal(labels[nearest.indices], classes)
 
     def loss():
         real = (images.float() / 255 - 0.2) / 0.4
