@@ -70,7 +70,7 @@ def _compare_artifact(
     config, network, start = evaluation_plan(artifact)
     where = pick_device(device)
     if where.type == "cuda":  # as `evaluate_planned`
-        use_precision(config.precision, where)
+        use_precision(config.precision, where, config.deterministic)
     data = real_data_for(artifact, data, data_dir).to(where)
     objective = objective_of(config, data.class_names)
     distilled = artifact.distilled.to(where)

@@ -54,8 +54,14 @@ def _why_not(error: Exception, gpus: float | None) -> str:
     )
 
 
-def use_precision(precision: str, device: torch.device) -> None:
+def use_precision(precision: str, device: torch.device, deterministic: bool = False) -> None:
     """Has GPUs multiply float32 numbers as they are, or rounded to TF32 where `precision` says so.
+
+    Args:
+        precision: as of NetworkSettings.
+        device: where to compute.
+        deterministic: whether cuDNN computes the same bits each time. If not, it tries its kernels for each size of a
+            convolution and takes the fastest, which sum in any order.
 
     Raises:
         UserError: the device has no TF32.
@@ -64,6 +70,8 @@ def use_precision(precision: str, device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = rounded
         torch.backends.cudnn.allow_tf32 = rounded  # torch's own default is True
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = not deterministic
     elif rounded:
         raise UserError(f"precision=tf32: only GPUs have it, and device={device}; use float32 or bfloat16")
 

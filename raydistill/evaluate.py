@@ -118,7 +118,7 @@ def evaluate_planned(
     config, model, start = plan
     where = data.test.images.device
     if where.type == "cuda":  # a CPU tests in float32 what was made in tf32
-        use_precision(config.precision, where)
+        use_precision(config.precision, where, config.deterministic)
     draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
     distilled = artifact.distilled.to(where)
     if epochs is not None:

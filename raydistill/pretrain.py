@@ -105,7 +105,8 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
     path = folder / SETTINGS
     if path.exists():
         old = read_json(str(path))
-        changed = [name for name, value in settings.items() if old.get(name) != value]
+        old = PretrainConfig().model_dump(mode="json") | old  # settings may be newer than the bank
+        changed = [name for name, value in settings.items() if old[name] != value]
         if changed:
             raise UserError(f"{folder}: holds a bank begun with another {', '.join(changed)}; choose another --out")
     elif not is_empty(folder):
@@ -131,7 +132,7 @@ class BankTrainer:
     def __init__(self, config: PretrainConfig, data: Dataset) -> None:
         self.config = config
         self.device = pick_device(config.device)
-        use_precision(config.precision, self.device)
+        use_precision(config.precision, self.device, config.deterministic)
         self.data = data.to(self.device)
         self.network: Network = build_network(config, data.image_shape, data.num_classes)
         if config.batch_size > len(data.train):

@@ -54,7 +54,7 @@ class Run:
     ) -> None:
         self.config = config
         self.device = device or (workers.device if workers is not None else pick_device(config.device))
-        use_precision(config.precision, self.device)
+        use_precision(config.precision, self.device, config.deterministic)
         self.data = data.to(self.device)
         self.bank = bank or (load_bank(config.bank_folder) if config.bank_folder else None)
         self.network, self.objective = matched(config, data, self.bank)

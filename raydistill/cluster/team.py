@@ -158,7 +158,7 @@ class Follower:
         data, bank = shared
         self.config = DistillConfig(**config)
         self.device = pick_device(self.config.device, gpus)
-        use_precision(self.config.precision, self.device)
+        use_precision(self.config.precision, self.device, self.config.deterministic)
         self.data = Dataset.from_numpy(data).to(self.device)
         self.bank = Bank.from_numpy(bank) if bank else None
 

@@ -64,6 +64,7 @@ class Distiller:
         self.config = config
         self.members = members(config)
         self.network = network
+        network.compile = config.compiles and device.type == "cuda"
         self.sources = objective.sources(real)
         self.objective = objective
         self.workers = workers
@@ -170,6 +171,7 @@ class Distiller:
         """All that `load_state_dict` needs to go on as if nothing had happened: tensors and plain values only."""
         return {
             "iteration": self.iteration,
+            "device": str(self.learned.images.device),
             "learned": {name: getattr(self.learned, name) for name in PARTS},
             "raw_labels": self.raw_labels,
             "averaged": {name: getattr(self.averaged, name) for name in PARTS},
@@ -188,24 +190,25 @@ class Distiller:
         self.outer.load_state_dict(state["outer"])
         for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
             clip.mean_norm.copy_(mean_norm)
-        self._load_generators({name: there.cpu() for name, there in state["generators"].items()})
+        self._load_generators(state)
 
-    def _load_generators(self, states: dict[str, Tensor]) -> None:
+    def _load_generators(self, state: dict[str, Any]) -> None:
         """Goes on with the checkpoint's random numbers; where a device of another kind drew them, with new ones."""
         device = self.learned.images.device
-        same = all(states[name].numel() == mine.get_state().numel() for name, mine in self.generators.items())
-        for name, mine in self.generators.items():
-            if same:
-                mine.set_state(states[name])
-            else:
-                self.generators[name] = named_generator(self.config.seed, f"{name} from {self.iteration}", device)
-        if not same:
-            logging.getLogger("raydistill").warning(
-                "device=%s: the checkpoint is of a device that draws other random numbers; from iteration %d on they "
-                "are drawn anew, so the run ends near where it would have ended there, not at the same numbers",
-                device,
-                self.iteration,
-            )
+        there = state.get("device", str(device))
+        if torch.device(there).type == device.type:
+            for name, mine in self.generators.items():
+                mine.set_state(state["generators"][name].cpu())
+            return
+        for name in self.generators:
+            self.generators[name] = named_generator(self.config.seed, f"{name} from {self.iteration}", device)
+        logging.getLogger("raydistill").warning(
+            "device=%s: the checkpoint is of %s, which draws other random numbers; from iteration %d on they are drawn "
+            "anew, so the run ends near where it would have ended there, not at the same numbers",
+            device,
+            there,
+            self.iteration,
+        )
 
 
 class RunningClip:

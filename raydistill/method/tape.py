@@ -132,7 +132,15 @@ class Tape(TorchDispatchMode):
             return self._simpler_turn(first, (function, args[1:]), result)
         if function is aten.add.Tensor and len(args) == 2 and isinstance(args[1], Name):
             return self._simpler_sum(first, args[1].text, result)
+        if function is aten.mm.default and self._is_long_and_flat(first, result):
+            zero = self._constant(result.new_zeros(result.shape[1]))
+            return self._write(aten.addmm.default, (Name(zero), *args), {}, result)
         return None
+
+    def _is_long_and_flat(self, left: str, result: Tensor) -> bool:
+        """Few rows, each of them a long sum: for it cuBLAS takes 52 us on an H200, where with a bias it takes 4."""
+        known = self._layouts.get(left)
+        return result.is_cuda and len(result) <= 64 and known is not None and known[0][0][1] >= 256
 
     def _simpler_turn(self, name: str, turn: Any, result: Tensor | None = None) -> str | None:
         """t(t(a)) = a, t(t(a) @ b) = t(b) @ a, and t(a + t(b)) = t(a) + b: fewer copies, and the faster products."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 
@@ -10,6 +11,8 @@ from raydistill.networks import conv_relu_pool_triton as kernels
 CELLS = 64  # windows that a program of scatter_w looks at, at a time
 PROGRAMS = 2048  # that scatter_w begins at most, where its sums have so many parts
 FEW = 2**16  # results; where there are no more, each program does little, so that there are many programs
+ONE_BY_ONE = kernels.forward_kernel, 8, 1, 2  # windows and outputs that a program does, and its warps
+MANY = kernels.forward_dot_kernel, 64, 16, 4
 
 
 class _Layout:
@@ -39,12 +42,13 @@ def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, paddi
     """Writes max_pool(relu(conv)) into z, and which positions won; all tensors contiguous."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
     groups = z.shape[:-4].numel()
-    cells, some = (8, 1) if at.cells * at.outputs * groups < FEW else (16, 2)
+    few = at.cells * at.outputs * groups < FEW or x.dtype != torch.float32
+    kernel, cells, some, warps = ONE_BY_ONE if few else MANY
     grid = triton.cdiv(at.cells, cells), triton.cdiv(at.outputs, some), groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
-    kernels.forward_kernel[grid](
-        x, w, bias, z, winner, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, OUTPUTS=some, num_warps=2
-    )
+    sizes = {"CELLS": cells, "OUTPUTS": some, "num_warps": warps}
+    with torch.cuda.device_of(x):
+        kernel[grid](x, w, bias, z, winner, at.cells, *at.sizes, *apart, **at.constants, **sizes)
 
 
 def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, padding: int, outputs_last: bool) -> None:
@@ -54,9 +58,10 @@ def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, paddin
     cells = 16 if at.cells * at.outputs * groups < FEW else 32
     grid = triton.cdiv(at.cells, cells), at.outputs, groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
-    kernels.gather_kernel[grid](
-        x, w, bias, winner, z, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=2
-    )
+    with torch.cuda.device_of(x):
+        kernels.gather_kernel[grid](
+            x, w, bias, winner, z, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=2
+        )
 
 
 def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, outputs_last: bool) -> None:
@@ -67,9 +72,10 @@ def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, out
     grid = triton.cdiv(at.pixels, pixels), groups
     apart = _each(w, 4), at.z_group, at.pixels * at.channels
     more = {"CHANNELS": triton.next_power_of_2(at.channels), "OUTPUTS": triton.next_power_of_2(at.outputs)}
-    kernels.scatter_x_kernel[grid](
-        g, w, winner, x, at.pixels, *at.sizes, *apart, **at.constants, **more, PIXELS=pixels, num_warps=2
-    )
+    with torch.cuda.device_of(g):
+        kernels.scatter_x_kernel[grid](
+            g, w, winner, x, at.pixels, *at.sizes, *apart, **at.constants, **more, PIXELS=pixels, num_warps=2
+        )
 
 
 def scatter_w(g: Tensor, x: Tensor, winner: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> None:
@@ -83,9 +89,11 @@ def scatter_w(g: Tensor, x: Tensor, winner: Tensor, w: Tensor, bias: Tensor, pad
     all_w, all_bias = (t if parts == 1 else t.new_empty(parts, *t.shape) for t in (w, bias))
     apart: Any = _each(x, 4), at.z_group, size, w.numel(), bias.numel()
     grid = at.outputs * at.channels, parts, groups
-    kernels.scatter_w_kernel[grid](
-        g, x, winner, all_w, all_bias, at.cells, *at.sizes, *apart, **at.constants, CELLS=CELLS
-    )
-    if parts > 1:
-        total = triton.cdiv(w.numel() + bias.numel(), 64)
-        kernels.sum_kernel[(total,)](all_w, all_bias, w, bias, parts, w.numel(), bias.numel(), NUMBERS=64, num_warps=2)
+    with torch.cuda.device_of(g):
+        kernels.scatter_w_kernel[grid](
+            g, x, winner, all_w, all_bias, at.cells, *at.sizes, *apart, **at.constants, CELLS=CELLS
+        )
+        if parts > 1:
+            total = (triton.cdiv(w.numel() + bias.numel(), 64),)
+            sizes = parts, w.numel(), bias.numel()
+            kernels.sum_kernel[total](all_w, all_bias, w, bias, *sizes, NUMBERS=64, num_warps=2)

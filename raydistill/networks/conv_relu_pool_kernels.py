@@ -7,6 +7,7 @@ that they share.
 
 import functools
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -51,18 +52,23 @@ def _of_gpu(device: torch.device) -> Kernels | None:
     """The Triton kernels, tried once; None where they cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it."""
     if forbidden():
         return None
-    try:
+
+    def tried() -> Kernels:
         from raydistill.networks import conv_relu_pool_gpu as kernels
 
         x, w, bias = (torch.zeros(shape, device=device) for shape in ((1, 6, 6, 1), (1, 1, 5, 5), (1,)))
         z = torch.zeros(1, 1, 1, 1, device=device)
         kernels.forward(x, w, bias, z, z.byte(), 0, True)
+        return kernels
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # this one may be recording, and its tensors then stand for others
+            return thread.submit(tried).result()
     except Exception as error:  # no Triton, no compiler for what it writes, a GPU that is too old
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         log = logging.getLogger("raydistill")
         log.warning("the GPU kernels cannot be compiled (%s); torch's slower operations serve instead", reason)
         return None
-    return kernels
 
 
 class _Nothing:

@@ -59,12 +59,57 @@ def forward_kernel(
     best, which = _better(tl.sum(first, 2), which, tl.sum(second, 2), 1)
     best, which = _better(best, which, tl.sum(third, 2), 2)
     best, which = _better(best, which, tl.sum(fourth, 2), 3)
-    best += tl.load(bias + group * b_group + output, mask=some, other=0.0)[None, :]
+    _store_pooled(
+        best, which, bias + group * b_group + output, z, winner, inside[:, None] & some[None, :], some,
+        group * z_group + (image * size * outputs + place * z_cell)[:, None] + (output * z_output)[None, :],
+    )  # fmt: skip
+
+
+@triton.jit
+def forward_dot_kernel(
+    x, w, bias, z, winner, cells, size, broad, H, W, outputs, z_output, z_cell, x_group, w_group, b_group, z_group,
+    C: tl.constexpr, PAD: tl.constexpr, CELLS: tl.constexpr, OUTPUTS: tl.constexpr,
+):  # fmt: skip
+    """The same where there are many windows: as matrix products of what they see with the filters."""
+    group = tl.program_id(2)
+    cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
+    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
+    tap = tl.arange(0, 32)
+    inside, some = cell < cells, output < outputs
+    image, place, top, left = _top_left(cell, size, broad, PAD)
+    x += group * x_group
+    row, column = top[:, None] + (tap // 5)[None, :], left[:, None] + (tap % 5)[None, :]
+    seen = inside[:, None] & (tap < 25)[None, :]
+    filters = w + group * w_group + (output * (C * 25))[None, :] + tap[:, None]
+    real = (tap < 25)[:, None] & some[None, :]
+    first = tl.zeros([CELLS, OUTPUTS], tl.float32)
+    second, third, fourth = first, first, first
+    for channel in range(C):
+        weight = tl.load(filters + channel * 25, mask=real, other=0.0)
+        pixel = _pixel(x, image[:, None], row, column, channel, H, W, C, seen)
+        first = tl.dot(pixel, weight, first, input_precision="ieee")
+        pixel = _pixel(x, image[:, None], row, column + 1, channel, H, W, C, seen)
+        second = tl.dot(pixel, weight, second, input_precision="ieee")
+        pixel = _pixel(x, image[:, None], row + 1, column, channel, H, W, C, seen)
+        third = tl.dot(pixel, weight, third, input_precision="ieee")
+        pixel = _pixel(x, image[:, None], row + 1, column + 1, channel, H, W, C, seen)
+        fourth = tl.dot(pixel, weight, fourth, input_precision="ieee")
+    which = tl.zeros([CELLS, OUTPUTS], tl.int32)
+    best, which = _better(first, which, second, 1)
+    best, which = _better(best, which, third, 2)
+    best, which = _better(best, which, fourth, 3)
+    _store_pooled(
+        best, which, bias + group * b_group + output, z, winner, inside[:, None] & some[None, :], some,
+        group * z_group + (image * size * outputs + place * z_cell)[:, None] + (output * z_output)[None, :],
+    )  # fmt: skip
+
+
+@triton.jit
+def _store_pooled(best, which, bias, z, winner, wanted, some, at):
+    """Adds biases, and writes what is positive."""
+    best += tl.load(bias, mask=some, other=0.0)[None, :]
     which = tl.where(best <= 0, 4, which)
-    best = tl.where(best <= 0, 0.0, best)
-    at = group * z_group + (image * size * outputs + place * z_cell)[:, None] + (output * z_output)[None, :]
-    wanted = inside[:, None] & some[None, :]
-    tl.store(z + at, best, mask=wanted)
+    tl.store(z + at, tl.where(best <= 0, 0.0, best), mask=wanted)
     tl.store(winner + at, which.to(tl.uint8), mask=wanted)
 
 

@@ -67,6 +67,7 @@ class DistillTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
+        self.__dict__.pop("run", None)  # gives its memory back before the next run takes its own
         settings = DistillConfig(**self.base | config)
         workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
         with enough_gpu_memory(self.gpus):

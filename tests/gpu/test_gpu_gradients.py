@@ -44,6 +44,8 @@ CASES = [
     if not (name.endswith("tiny_norm") and "_" not in kind)  # its weights are published ones
     and not (name.endswith("squeezenet1_1") and "_" in kind)  # its banks would take long
 ]
+INNER_LR = {"alexcifarnet": 0.005}  # with 0.05 its ReLUs and pools switch by the thousand, in any float32
+FLOAT64 = {"torchvision:tiny_plain": 1e-6, "torchvision:tiny_norm": 1e-6}  # on GPUs torch's hardswish has a float32 1/6
 SEEDS = 3
 CPU = torch.device("cpu")
 PARTS = ("images", "labels", "raw_rates")
@@ -68,7 +70,7 @@ def banks(device, tmp_path_factory):
 def distillers(name, kind, seeds, device, banks, **update):
     """A Distiller for each seed, all with one network, so that it is recorded once."""
     data, bank = made_up_data(SHAPES[name], device), None
-    settings = {"network": name.split()[0], "width": 16, "weights": kind, **KINDS[kind], "inner_lr": 0.05}
+    settings = {"network": name.split()[0], "width": 16, "weights": kind, **KINDS[kind], "inner_lr": INNER_LR.get(name, 0.05)}
     if name.endswith("tiny_norm"):
         settings["bank"] = "published"
     elif kind.endswith("_pretrained"):
@@ -165,7 +167,7 @@ def test_equals_float64(name, kind, device, banks, report, tiny_classifiers, mon
         + [["float32", switched, *free], ["float32, same branches", "", *led]]
     ]
     report(f"{name}, {kind}: errors against float64", ("seed", "", "switches", *HEAD), rows)
-    assert max(results[0][3]) < 1e-9, "a kernel is wrong, or float64 went another way"
+    assert max(results[0][3]) < FLOAT64.get(name, 1e-9), "a kernel is wrong, or float64 went another way"
     for column in range(len(HEAD)):
         assert median(led[column] for _, led, _, _ in results) < 1e-4, "a kernel is wrong in float32"
     assert all(led[1] < 1e-6 for _, led, _, _ in results)
@@ -182,6 +184,19 @@ def test_the_lenet_that_was_off_by_a_fifth(device, banks, report, monkeypatch):
     assert max(led[3] for _, led, _, _ in results) < 1e-3
     assert median(free[1] for free, _, _, _ in results) < 1e-3
     assert all(switched for free, _, switched, _ in results if free[3] > 1e-2)
+
+
+def test_compiled_as_recorded(cuda, banks, report):
+    """torch's compiler sums in another order, and computes some things twice: no more."""
+    rows = []
+    for distiller in distillers("convnet", "random", SEEDS, cuda, banks, train_nets=1):
+        network, arguments = distiller.network, inputs(distiller)
+        recorded = computed(network, arguments)
+        compiled = build_network(distiller.config, arguments[2].shape[1:], 4)
+        compiled.compile = True
+        rows.append([distiller.config.seed, *error(computed(compiled, arguments), recorded)])
+    report("convnet, random: compiled against recorded", ("seed", *HEAD), rows)
+    assert all(median(row[column] for row in rows) < 1e-4 for column in (1, 2, 3))
 
 
 @pytest.mark.parametrize(("precision", "turned"), [("tf32", 0.05), ("bfloat16", 0.3)])

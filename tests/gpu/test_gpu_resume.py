@@ -66,6 +66,7 @@ def resumed_apart(name, data):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_goes_on_as_an_undisturbed_run(name, mode, device, report, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", mode == "cudnn.deterministic")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", mode != "cudnn.deterministic")
     resumed, again = resumed_apart(name, made_up_data((3, 16, 16), device))
     report(f"Resumed, {mode}: {name}", ("resumed", "undisturbed twice"), [[resumed, again]])
     assert resumed <= max(BOUNDS[mode], 2 * again)
@@ -116,7 +117,7 @@ def deterministic(device):
     from raydistill.device import use_precision
 
     if device.type == "cuda":
-        use_precision("float32", device)
+        use_precision("float32", device, deterministic=True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     found = {}
     for name in NETWORKS:

@@ -39,6 +39,13 @@ for channels, outputs, height, width, padding, outputs_last, images, nets in (
     kernels.forward(x, w, bias, mine, won, *layout)
     assert torch.equal(won, winner)
     assert torch.allclose(mine, z, rtol=1e-12, atol=1e-12)
+    single = [t.float() for t in (x, w, bias)]
+    rounded, won = torch.full_like(z, torch.nan, dtype=torch.float32), torch.full_like(winner, 9)
+    kernels.FEW = 0  # as if there were many windows
+    kernels.forward(*single, rounded, won, *layout)
+    kernels.FEW = 2**16
+    assert torch.equal(won, winner)
+    assert torch.allclose(rounded.double(), z, rtol=1e-4, atol=1e-4)
     kernels.gather(x, w, bias, winner, mine.fill_(torch.nan), *layout)
     assert torch.allclose(mine, ops._gather(x, w, bias, winner, *layout), rtol=1e-12, atol=1e-12)
     g = draw(*z.shape)
