@@ -9,7 +9,7 @@ Any Arrow reader opens it; nothing in it is pickled.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,14 @@ class Bank:
     fingerprint: str
     """sha256 of the manifest, and so of everything."""
 
+    def to(self, device: torch.device) -> "Bank":
+        """The same bank on another device."""
+        return replace(self, networks=self.networks.to(device))
+
     def to_numpy(self) -> dict[str, Any]:
         """As plain values and an array, which a Ray object store shares between processes uncopied."""
         return {
-            "networks": self.networks.numpy(),
+            "networks": self.networks.cpu().numpy(),
             "manifest": self.manifest.model_dump(mode="json"),
             "fingerprint": self.fingerprint,
         }

@@ -60,7 +60,7 @@ class DistillTrial(tune.Trainable):
         use_gpu_share(gpus, self.device)
         with enough_gpu_memory(gpus):
             self.data = Dataset.from_numpy(data).to(self.device)
-        self.bank = Bank.from_numpy(bank) if bank else None
+            self.bank = Bank.from_numpy(bank).to(self.device) if bank else None
         self.others = ExitStack()
         self.board: TensorBoard | None = None
         self._begin(config)
