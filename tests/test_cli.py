@@ -175,7 +175,7 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments, word
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     result = CliRunner().invoke(app, arguments)  # in this process: starting 20 takes minutes
-    output = result.stdout + result.stderr
+    output = result.output
     assert result.exit_code == 2, output
     assert output.startswith("error: ")
     assert len(output.strip().splitlines()) == 1, output
