@@ -107,7 +107,7 @@ def work(name: str, which: str, options: argparse.Namespace, device: torch.devic
 
 
 def warmed_up(stepper: Any, which: str, device: torch.device) -> float:
-    """Iterates until all is recorded and captured; of the textbook with its data at hand, returns an iteration's FLOPs."""
+    """Iterates until all is recorded and captured; returns the FLOPs of one of ON_DEVICE's."""
     if which != ON_DEVICE:
         timed(stepper.step, WARM_UP + 2 if which == OURS and device.type == "cuda" else 1, device)
         return 0.0
