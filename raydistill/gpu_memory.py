@@ -54,12 +54,17 @@ def enough_gpu_memory(share: float) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_gpu_memory(error):
             raise
-        what = f"resources.gpu={share:g}: this share of a GPU" if 0 < share < 1 else "one GPU"
-        more = "a larger share, " if 0 < share < 1 else ""
-        raise UserError(
-            f"{what} has too little memory for the trial; {more}smaller sets or batches, or fewer networks would help "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
+        raise UserError(what_helps(error, share)) from error
+
+
+def what_helps(error: Exception, share: float = 1.0) -> str:
+    """What to do where a GPU, or a share of one, had too little memory."""
+    what = f"resources.gpu={share:g}: this share of a GPU" if 0 < share < 1 else "one GPU"
+    more = "a larger share, " if 0 < share < 1 else ""
+    return (
+        f"{what} has too little memory; {more}smaller sets or batches, or fewer networks would help "
+        f"({str(error).strip().splitlines()[0]})"
+    )
 
 
 def is_out_of_gpu_memory(error: Exception) -> bool:

@@ -42,8 +42,18 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
         if debug:
             raise
-        errors.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False)
-        raise typer.Exit(2) from None
+        _end_with(str(error))
+    except RuntimeError as error:
+        from raydistill.gpu_memory import is_out_of_gpu_memory, what_helps  # torch, which made the error, is loaded
+
+        if debug or not is_out_of_gpu_memory(error):
+            raise
+        _end_with(what_helps(error))
+
+
+def _end_with(error: str) -> None:
+    errors.print(f"[bold red]error:[/] {escape(' '.join(error.split()))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2) from None
 
 
 def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:

@@ -112,6 +112,23 @@ def test_baselines_of_an_artifact(run_folder):
     assert "learned" in printed
 
 
+def test_too_little_memory_of_a_gpu_is_one_line(capsys):
+    import torch
+    import typer
+
+    from raydistill.screen import one_line_errors
+
+    with pytest.raises(typer.Exit) as ended, one_line_errors(False):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nand more")
+    assert ended.value.exit_code == 2
+    said = capsys.readouterr().err
+    assert "one GPU has too little memory; smaller sets or batches" in said
+    assert "9 GiB" in said
+    assert "and more" not in said
+    with pytest.raises(RuntimeError, match="something else"), one_line_errors(False):
+        raise RuntimeError("something else")
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_an_artifact(tmp_path):
     command = [sys.executable, "-m", "raydistill.cli", "distill", *QUICK, "--set", "iterations=100000"]
     command += ["--set", "eval_every=5", "--out", "long", "--json"]

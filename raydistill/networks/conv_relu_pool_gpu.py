@@ -8,11 +8,13 @@ from torch import Tensor
 
 from raydistill.networks import conv_relu_pool_triton as kernels
 
-CELLS = 64  # windows that a program of scatter_w looks at, at a time
-PROGRAMS = 2048  # that scatter_w begins at most, where its sums have so many parts
 FEW = 2**16  # results; where there are no more, each program does little, so that there are many programs
-ONE_BY_ONE = kernels.forward_kernel, 8, 1, 2  # windows and outputs that a program does, and its warps
-MANY = kernels.forward_dot_kernel, 64, 16, 4
+# What a program does, and its warps: where there are few results, and where there are many.
+FORWARD = (kernels.forward_kernel, 8, 1, 2), (kernels.forward_dot_kernel, 64, 16, 4)  # windows, outputs
+GATHER = (16, 2), (32, 2)  # windows
+SCATTER_X = (8, 2), (16, 2)  # pixels
+SCATTER_W = 64, 4  # windows at a time
+PROGRAMS = 2048  # that scatter_w begins at most, where its sums have so many parts
 
 
 class _Layout:
@@ -42,8 +44,8 @@ def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, paddi
     """Writes max_pool(relu(conv)) into z, and which positions won; all tensors contiguous."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
     groups = z.shape[:-4].numel()
-    few = at.cells * at.outputs * groups < FEW or x.dtype != torch.float32
-    kernel, cells, some, warps = ONE_BY_ONE if few else MANY
+    many = at.cells * at.outputs * groups >= FEW and x.dtype == torch.float32
+    kernel, cells, some, warps = FORWARD[many]
     grid = triton.cdiv(at.cells, cells), triton.cdiv(at.outputs, some), groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
     sizes = {"CELLS": cells, "OUTPUTS": some, "num_warps": warps}
@@ -55,12 +57,12 @@ def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, paddin
     """Writes the convolution at the winners into z."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
     groups = z.shape[:-4].numel()
-    cells = 16 if at.cells * at.outputs * groups < FEW else 32
+    cells, warps = GATHER[at.cells * at.outputs * groups >= FEW]
     grid = triton.cdiv(at.cells, cells), at.outputs, groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
     with torch.cuda.device_of(x):
         kernels.gather_kernel[grid](
-            x, w, bias, winner, z, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=2
+            x, w, bias, winner, z, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=warps
         )
 
 
@@ -68,13 +70,13 @@ def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, out
     """Writes what g brings to the images into x."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
     groups = g.shape[:-4].numel()
-    pixels = 8 if at.pixels * groups < FEW else 16
+    pixels, warps = SCATTER_X[at.pixels * groups >= FEW]
     grid = triton.cdiv(at.pixels, pixels), groups
     apart = _each(w, 4), at.z_group, at.pixels * at.channels
     more = {"CHANNELS": triton.next_power_of_2(at.channels), "OUTPUTS": triton.next_power_of_2(at.outputs)}
     with torch.cuda.device_of(g):
         kernels.scatter_x_kernel[grid](
-            g, w, winner, x, at.pixels, *at.sizes, *apart, **at.constants, **more, PIXELS=pixels, num_warps=2
+            g, w, winner, x, at.pixels, *at.sizes, *apart, **at.constants, **more, PIXELS=pixels, num_warps=warps
         )
 
 
@@ -82,16 +84,16 @@ def scatter_w(g: Tensor, x: Tensor, winner: Tensor, w: Tensor, bias: Tensor, pad
     """Writes what g brings to the weights and to the biases into w and bias."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
     groups = g.shape[:-4].numel()
-    at_once = at.outputs * at.channels * groups
-    parts = max(1, min(PROGRAMS // at_once, at.cells // (2 * CELLS)))
-    size = triton.cdiv(triton.cdiv(at.cells, parts), CELLS) * CELLS
+    cells, warps = SCATTER_W
+    parts = max(1, min(PROGRAMS // (at.outputs * at.channels * groups), at.cells // (2 * cells)))
+    size = triton.cdiv(triton.cdiv(at.cells, parts), cells) * cells
     parts = triton.cdiv(at.cells, size)
     all_w, all_bias = (t if parts == 1 else t.new_empty(parts, *t.shape) for t in (w, bias))
     apart: Any = _each(x, 4), at.z_group, size, w.numel(), bias.numel()
     grid = at.outputs * at.channels, parts, groups
     with torch.cuda.device_of(g):
         kernels.scatter_w_kernel[grid](
-            g, x, winner, all_w, all_bias, at.cells, *at.sizes, *apart, **at.constants, CELLS=CELLS
+            g, x, winner, all_w, all_bias, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=warps
         )
         if parts > 1:
             total = (triton.cdiv(w.numel() + bias.numel(), 64),)

@@ -70,7 +70,13 @@ def banks(device, tmp_path_factory):
 def distillers(name, kind, seeds, device, banks, **update):
     """A Distiller for each seed, all with one network, so that it is recorded once."""
     data, bank = made_up_data(SHAPES[name], device), None
-    settings = {"network": name.split()[0], "width": 16, "weights": kind, **KINDS[kind], "inner_lr": INNER_LR.get(name, 0.05)}
+    settings = {
+        "network": name.split()[0],
+        "width": 16,
+        "weights": kind,
+        **KINDS[kind],
+        "inner_lr": INNER_LR.get(name, 0.05),
+    }
     if name.endswith("tiny_norm"):
         settings["bank"] = "published"
     elif kind.endswith("_pretrained"):

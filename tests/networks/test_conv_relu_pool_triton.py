@@ -18,7 +18,7 @@ from raydistill.networks.conv_relu_pool_c import c_kernels
 
 if c_kernels(torch.float64) is None:
     sys.exit("there is no C compiler")
-kernels.CELLS = 4  # so that sums are taken in several parts
+kernels.SCATTER_W = 4, 4  # so that sums are taken in several parts
 generator = named_generator(1, "triton")
 
 def draw(*shape):
