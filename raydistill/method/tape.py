@@ -126,6 +126,8 @@ class Tape(TorchDispatchMode):
             return first
         if function in RESHAPES and layout([result]) == self._layouts.get(first):
             return first
+        if function is aten.mul.Scalar and args[1] == 1 and layout([result]) == self._layouts.get(first):
+            return first
         if function is aten.clone.default and result.is_contiguous() and first in self._products:
             return first  # a copy to make it contiguous
         if function in TURNS:
