@@ -201,7 +201,7 @@ class Baselines:
         if len(split) <= FEW:
             return split
         index = torch.randperm(len(split), generator=self._generator(name), device=self.device)[:FEW]
-        return Split(split.images[index], split.labels[index])
+        return split.at(index)
 
     def _generator(self, name: str) -> torch.Generator:
         return named_generator(self.seed, name, self.device)

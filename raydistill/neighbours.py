@@ -57,9 +57,9 @@ def neighbour_accuracies(
     confusion = torch.zeros(len(counts), sets * kinds**2, dtype=torch.int64, device=images.device)
     offsets = kinds**2 * torch.arange(sets, device=images.device)
     size = max(1, BLOCK // len(points))
-    for real, labels in zip(split.images.flatten(1).split(size), split.labels.split(size), strict=True):
+    for real, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
         with exact_products():  # |x - r|^2 without |x|^2, which is the same for all r
-            distances = torch.addmm(lengths, real, points.T, alpha=-2).view(-1, sets, references)
+            distances = torch.addmm(lengths, real.flatten(1), points.T, alpha=-2).view(-1, sets, references)
         nearest = classes.flatten()[distances.topk(max(counts), largest=False).indices]  # [M, D, k]
         for i, count in enumerate(counts):
             votes = torch.zeros(len(real), sets, kinds, device=images.device)

@@ -50,7 +50,7 @@ def _by_class(split: Split, classes: Tensor, summary: Callable[[Tensor, int], Te
 
     A class without real images stays zero, the mean colour.
     """
-    images = split.images.new_zeros(*classes.shape, *split.images.shape[1:])
+    images = split.images[:0].new_zeros(*classes.shape, *split.images.shape[1:])
     for label in classes.unique():
         places = classes == label
         real = split.images[split.labels == label]

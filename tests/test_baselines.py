@@ -43,8 +43,7 @@ def start(request, network):
 
 
 def without_a_class(split, label):
-    keep = split.labels != label
-    return Split(split.images[keep], split.labels[keep])
+    return split.at(split.labels != label)
 
 
 # -- the sets ----------------------------------------------------------------------------------------------------
@@ -52,7 +51,7 @@ def without_a_class(split, label):
 
 def test_real_images_are_training_images_of_their_class(digits):
     images = digits.train.of_classes(CLASSES, named_generator(0, "x")).flatten(0, 1)
-    places = [(digits.train.images == image).flatten(1).all(1).nonzero()[0, 0] for image in images]
+    places = [(digits.train.images[:] == image).flatten(1).all(1).nonzero()[0, 0] for image in images]
     assert digits.train.labels[torch.stack(places)].tolist() == CLASSES.flatten().tolist()
     assert len({int(p) for p in places}) == 60  # without replacement
 
@@ -89,7 +88,7 @@ def test_kmeans_follows_its_seed_and_with_one_image_is_the_average(digits):
 
 
 def test_more_images_than_the_class_has(digits):
-    few = Split(digits.train.images[:30], digits.train.labels[:30])
+    few = digits.train.first(30)
     classes = torch.full((1, 40), int(few.labels[0]))
     members = few.images[few.labels == few.labels[0]]
     centres = kmeans_images(few, classes, 0)[0]
@@ -140,7 +139,7 @@ def test_neighbours_are_those_of_scikit_learn(digits, monkeypatch, block):
     for i, k in enumerate((1, 3, 5)):
         for j, images in enumerate(sets):
             classifier = KNeighborsClassifier(k).fit(images.reshape(60, -1).numpy(), CLASSES.flatten().numpy())
-            expected = classifier.score(digits.test.images.flatten(1).numpy(), digits.test.labels.numpy())
+            expected = classifier.score(digits.test.images[:].flatten(1).numpy(), digits.test.labels.numpy())
             assert accuracies[i, j].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -178,7 +177,7 @@ def test_the_number_of_neighbours_is_chosen_on_other_images(digits):
     [accuracies] = neighbour_accuracies(sets, CLASSES, digits.test, [result.k])
     assert result.accuracy == pytest.approx(accuracies.mean().item())
     assert result.accuracy_std == pytest.approx(np.std(accuracies.numpy(), ddof=1))
-    noise = Split(torch.randn_like(digits.test.images), digits.test.labels)
+    noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels)
     assert by_neighbours(sets, CLASSES, digits.val, noise).k == result.k
     assert by_neighbours(sets[:1, :1, :2], CLASSES[:1, :2], digits.val, digits.test).k == 1  # of two images
 
@@ -187,7 +186,7 @@ def test_neighbours_of_an_attack(digits):
     """What counts is that 3s are taken for 5s: an accuracy of 1 from references that say so."""
     objective = Objective((3, 5))
     some = digits.test.first(100)
-    images, classes = some.images[None, None], objective.wanted(some.labels)[None]
+    images, classes = some.images[:][None, None], objective.wanted(some.labels)[None]
     assert neighbour_accuracies(images, classes, some, [1], objective).item() == 1
     assert neighbour_accuracies(images, some.labels[None], some, [1], objective).item() == 0.5
 
@@ -274,7 +273,7 @@ def test_pools_are_judged_by_networks_of_a_bank_that_do_not_test(digits, network
 
 
 def test_nothing_is_chosen_by_the_test_set(digits, network, like, start):
-    noise = Split(torch.randn_like(digits.test.images), digits.test.labels.flip(0))
+    noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels.flip(0))
     chosen = []
     for data in (digits, replace(digits, test=noise)):
         baselines = Baselines(network, start, like, data, draws=2)
@@ -291,7 +290,7 @@ def test_nothing_is_chosen_by_the_test_set(digits, network, like, start):
 def test_choices_take_images_of_all_classes_where_the_data_are_sorted(digits, network, like, monkeypatch):
     monkeypatch.setattr("raydistill.baselines.FEW", 100)
     order = digits.train.labels.argsort()
-    data = replace(digits, train=Split(digits.train.images[order], digits.train.labels[order]))
+    data = replace(digits, train=digits.train.at(order))
     baselines = Baselines(network, RandomWeights(network), like, data)
     assert len(baselines.train) == 100
     assert len(baselines.train.labels.unique()) == 10

@@ -80,7 +80,7 @@ def test_searching_never_reads_the_test_set(small, digits):
 
     from raydistill.data import Split
 
-    noise = Split(torch.randn_like(digits.test.images), digits.test.labels.flip(0))
+    noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels.flip(0))
     one, other = (distill(small, data=data) for data in (digits, replace(digits, test=noise)))
     assert same(one, other)
     assert one.metrics["val_accuracy"] == other.metrics["val_accuracy"]

@@ -40,7 +40,7 @@ def test_accuracy_is_that_of_an_ordinary_torch_loop(learned, digits):
             torch.nn.functional.cross_entropy(module(images), labels).backward()
             optimizer.step()
             optimizer.zero_grad()
-        right = module(digits.test.images).argmax(1) == digits.test.labels
+        right = module(digits.test.images[:]).argmax(1) == digits.test.labels
         accuracies.append(right.float().mean().item())
     assert result.accuracy == pytest.approx(sum(accuracies) / 3, abs=0.006)  # two images of 360, for rounding
     assert result.accuracy_std == pytest.approx(torch.tensor(accuracies).std().item(), abs=0.006)
@@ -65,7 +65,7 @@ def test_chunks_cover_the_whole_split(digits, monkeypatch):
     accuracies, losses = score(network, weights, digits.test)
     assert accuracies.shape == losses.shape == (3,)
     for w, accuracy, loss in zip(weights, accuracies, losses, strict=True):
-        logits = network(w, digits.test.images)
+        logits = network(w, digits.test.images[:])
         assert accuracy == (logits.argmax(1) == digits.test.labels).float().mean()
         assert torch.allclose(loss, torch.nn.functional.cross_entropy(logits, digits.test.labels))
 

@@ -1,4 +1,4 @@
-"""A real data set as tensors: split, normalised once, ready on the device."""
+"""A real data set: split, ready on the device, normalised as it is taken."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from torch import Tensor
 from raydistill.config import DataSettings
 from raydistill.data.augment import augmented
 from raydistill.data.images import in_parts
+from raydistill.data.pixels import Index, Pixels
 from raydistill.data.raw import RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
@@ -21,9 +22,13 @@ from raydistill.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Images [M, C, H, W], float32 in normalised space, and their classes [M], int64, on one device."""
+    """Images [M, C, H, W] and their classes [M], int64, on one device.
 
-    images: Tensor
+    The images are indexed for float32 in normalised space, all of them by `images[:]`. Those of a `Dataset` that was
+    read lie there as bytes; made-up ones may be a tensor.
+    """
+
+    images: Tensor | Pixels
     labels: Tensor
 
     def __len__(self) -> int:
@@ -39,7 +44,7 @@ class Split:
 
         A class without any gets the mean colour, 0.
         """
-        images = self.images.new_zeros(*classes.shape, *self.images.shape[1:])
+        images = self.images[:0].new_zeros(*classes.shape, *self.images.shape[1:])
         for label in classes.unique():
             places = classes == label
             of_class = (self.labels == label).nonzero()[:, 0]
@@ -52,12 +57,16 @@ class Split:
 
     def only(self, label: int) -> "Split":
         """The examples of one class."""
-        chosen = self.labels == label
-        return Split(self.images[chosen], self.labels[chosen])
+        return self.at(self.labels == label)
 
     def first(self, count: int) -> "Split":
         """The first `count` examples."""
-        return Split(self.images[:count], self.labels[:count])
+        return self.at(slice(count))
+
+    def at(self, index: Index) -> "Split":
+        """The examples at an index; bytes stay bytes."""
+        images = self.images.at(index) if isinstance(self.images, Pixels) else self.images[index]
+        return Split(images, self.labels[index])
 
 
 @dataclass(frozen=True)
@@ -97,11 +106,10 @@ class Dataset:
 
     def to_numpy(self) -> dict[str, Any]:
         """Everything as plain values and arrays, which a Ray object store shares between processes uncopied."""
-        arrays = {
-            f"{name}_{part}": getattr(getattr(self, name), part).cpu().numpy()
-            for name in ("train", "val", "test")
-            for part in ("images", "labels")
-        }
+        arrays: dict[str, np.ndarray] = {}
+        for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
+            images = split.images.levels if isinstance(split.images, Pixels) else split.images
+            arrays |= {f"{name}_images": images.cpu().numpy(), f"{name}_labels": split.labels.cpu().numpy()}
         about = {"name": self.name, "class_names": self.class_names, "fingerprint": self.fingerprint}
         return about | {"mean": self.mean.numpy(), "std": self.std.numpy()} | arrays
 
@@ -109,15 +117,18 @@ class Dataset:
     def from_numpy(cls, values: dict[str, Any]) -> "Dataset":
         """The inverse of `to_numpy`; shares the arrays' memory, which may be read-only: nothing here writes to it."""
         tensors = {k: sharing_tensor(v) for k, v in values.items() if isinstance(v, np.ndarray)}
-        train, val, test = (
-            Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
-        )
+        mean, std = tensors["mean"], tensors["std"]
+
+        def split(name: str) -> Split:
+            images, labels = tensors[f"{name}_images"], tensors[f"{name}_labels"]
+            return Split(Pixels(images, mean, std) if images.dtype == torch.uint8 else images, labels)
+
         about = {key: values[key] for key in ("name", "class_names", "fingerprint")}
-        return cls(mean=tensors["mean"], std=tensors["std"], train=train, val=val, test=test, **about)
+        return cls(mean=mean, std=std, train=split("train"), val=split("val"), test=split("test"), **about)
 
 
 def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Dataset:
-    """Reads, splits and normalises `config.dataset`, on the CPU.
+    """Reads and splits `config.dataset`, on the CPU, and says how it is normalised.
 
     The validation split is drawn from the training data, by class, with `config.split_seed`; mean and std are those
     of the rest of the training data. The test data are the source's own.
@@ -163,8 +174,7 @@ def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def _split(images: np.ndarray, labels: np.ndarray, mean: Tensor, std: Tensor) -> Split:
-    pixels = torch.from_numpy(images).float().div_(255)
-    return Split(pixels.sub_(mean[:, None, None]).div_(std[:, None, None]), torch.from_numpy(labels).long())
+    return Split(Pixels(sharing_tensor(images), mean, std), torch.from_numpy(labels).long())
 
 
 def _fingerprint(raw: RawData) -> str:

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path, content, channels):
 def test_digits_for_a_network_of_svhn():
     data = load_dataset(DistillConfig(image_size=32, channels=3))
     assert data.image_shape == (3, 32, 32)
-    first, *others = data.test.images.unbind(1)
+    first, *others = data.test.images[:].unbind(1)
     assert all(first.equal(other) for other in others)
 
 

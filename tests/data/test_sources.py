@@ -30,7 +30,7 @@ def load(name, folder, **update):
 
 
 def pixels_of(data, split):
-    return (split.images * data.std[:, None, None] + data.mean[:, None, None]).mul(255).round().to(torch.uint8)
+    return (split.images[:] * data.std[:, None, None] + data.mean[:, None, None]).mul(255).round().to(torch.uint8)
 
 
 def md5(path):

@@ -37,7 +37,7 @@ def table(pixels=PIXELS, labels=LABELS, image="image", label="label", struct=Tru
 
 
 def pixels_of(data, split):
-    return (split.images * data.std[:, None, None] + data.mean[:, None, None]).mul(255).round().to(torch.uint8)
+    return (split.images[:] * data.std[:, None, None] + data.mean[:, None, None]).mul(255).round().to(torch.uint8)
 
 
 def config(path, **update):

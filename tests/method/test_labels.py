@@ -90,7 +90,7 @@ def test_frozen_images_stay_and_labels_are_learned(small, digits):
 def test_images_can_start_from_real_ones_of_their_class(small, digits):
     learned, _ = initial_set(small.model_copy(update={"image_init": "real"}), digits.train, 10)
     for image, label in zip(learned.images.flatten(0, 1), learned.labels.flatten(0, 1), strict=True):
-        place = (digits.train.images == image).flatten(1).all(1).nonzero()[0, 0]
+        place = (digits.train.images[:] == image).flatten(1).all(1).nonzero()[0, 0]
         assert digits.train.labels[place] == label.argmax()
 
 

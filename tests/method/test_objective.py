@@ -53,7 +53,7 @@ def test_measures_against_counting_by_hand(digits):
     measures = objective.measures(confusion)
     truth = digits.test.labels
     for n, w in enumerate(weights):
-        logits = network(w, digits.test.images)
+        logits = network(w, digits.test.images[:])
         taken = logits.argmax(1)
         for true in range(10):
             assert confusion[n, true].tolist() == torch.bincount(taken[truth == true], minlength=10).tolist()
