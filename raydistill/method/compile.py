@@ -71,7 +71,6 @@ def compiled_halves(
         Both, or None where that cannot be done.
     """
     import torch._inductor.lowering  # noqa: F401 (which decompositions look for)
-    from torch._functorch import config
     from torch._functorch.partitioners import min_cut_rematerialization_partition
     from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -87,11 +86,9 @@ def compiled_halves(
     for i, node in enumerate(node for node in simple.graph.nodes if node.op == "placeholder"):
         node.name = node.target = f"primals_{i + 1}" if i < len(primals) else "tangents_1"  # as the partitioner wants
     simple.recompile()
-    # What is kept is so little with this (of ConvNet's step 90 MB, not 315), and no convolution is computed twice.
-    with config.patch(aggressive_recomputation=True):
-        first, second = min_cut_rematerialization_partition(
-            simple, [*primals, d_result], compiler="inductor", num_fwd_outputs=1
-        )
+    first, second = min_cut_rematerialization_partition(
+        simple, [*primals, d_result], compiler="inductor", num_fwd_outputs=1
+    )
     forward = _run(first, constants, primals)
     _, *kept = forward(*given)
     backward = _run(second, [], [*kept, d_result])

@@ -10,10 +10,10 @@ from raydistill.networks import conv_relu_pool_triton as kernels
 
 FEW = 2**16  # results; where there are no more, each program does little, so that there are many programs
 # What a program does, and its warps: where there are few results, and where there are many.
-FORWARD = (kernels.forward_kernel, 8, 1, 2), (kernels.forward_dot_kernel, 64, 16, 4)  # windows, outputs
-GATHER = (16, 2), (32, 2)  # windows
+FORWARD = (kernels.forward_kernel, 8, 1, 2), (kernels.forward_dot_kernel, 32, 16, 2)  # windows, outputs
+GATHER = (16, 2), (64, 4)  # windows
 SCATTER_X = (8, 2), (16, 2)  # pixels
-SCATTER_W = 64, 4  # windows at a time
+SCATTER_W = 128, 8  # windows at a time
 PROGRAMS = 2048  # that scatter_w begins at most, where its sums have so many parts
 
 

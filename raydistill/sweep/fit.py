@@ -13,7 +13,8 @@ from raydistill.sweep.measure import Need, measured
 from raydistill.sweep_config import Resources, SweepConfig
 
 RESERVE = 1.1  # on what was measured
-MOST_ON_A_GPU = 16  # trials that auto puts on one: processes take turns there, and more of them learn no more together
+MOST_ON_A_GPU = 2  # trials that auto puts on one: processes take turns there, and more learn no more together
+MOST_WITH_MPS = 8  # NVIDIA's service lets them compute at once: eight learn twice as much as one (docs/performance.md)
 PLACES = "resources.json"  # in a sweep's folder: what auto found for its trials
 
 
@@ -98,7 +99,7 @@ def room(node: dict[str, float], places: Resources) -> int:
 
 
 def gpu_share(need: Need) -> float:
-    """The smallest share 1/k of a GPU that holds a trial, for at most `MOST_ON_A_GPU` of them.
+    """The smallest share 1/k of a GPU that holds a trial, k at most `MOST_ON_A_GPU`, or with MPS `MOST_WITH_MPS`.
 
     Raises:
         UserError: there is no GPU, or it is too small.
@@ -111,4 +112,4 @@ def gpu_share(need: Need) -> float:
             f"resources.gpu=auto: the largest trial needs {need.gpu / GIB:.1f} GiB of a GPU that has "
             f"{need.gpu_total / GIB:.1f}; search smaller sets, batches or fewer networks"
         )
-    return 1 / min(count, MOST_ON_A_GPU)
+    return 1 / min(count, MOST_WITH_MPS if need.mps else MOST_ON_A_GPU)

@@ -1,5 +1,6 @@
 """What the largest trial of a sweep takes of memory: it is begun once, in a process of its own."""
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,11 +33,13 @@ class Need:
     """What a process took at its peak, in bytes.
 
     memory: main memory, with the libraries. gpu: of the GPU, with what CUDA takes for itself. gpu_total: all it has.
+    mps: whether its node lets processes compute on a GPU at once.
     """
 
     memory: int
     gpu: int = 0
     gpu_total: int = 0
+    mps: bool = False
 
     @classmethod
     def of_all(cls, needs: "list[Need]") -> "Need":
@@ -45,6 +48,7 @@ class Need:
             max(need.memory for need in needs),
             max(need.gpu for need in needs),
             min(need.gpu_total for need in needs),
+            all(need.mps for need in needs),
         )
 
 
@@ -113,7 +117,7 @@ def peak(settings: dict[str, Any], shared: dict[str, Any]) -> Need:
             torch.cuda.empty_cache()
         run.advance()
     total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    return Need(peak_memory(), peak_gpu_memory(device), total)
+    return Need(peak_memory(), peak_gpu_memory(device), total, mps_runs())
 
 
 def _test(run: Run) -> None:
@@ -122,6 +126,11 @@ def _test(run: Run) -> None:
     weights = start.held_out(min(run.config.test_nets, TRAIN_CHUNK), "test", run.config.seed).to(run.device)
     evaluate_set(run.network, run.current, weights, few, run.objective)
     evaluate_networks(run.network, weights[torch.arange(DRAWS) % len(weights)], few, run.objective)
+
+
+def mps_runs() -> bool:
+    """Whether NVIDIA's Multi-Process Service is at hand, by the pipe of its control daemon."""
+    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def peak_memory() -> int:

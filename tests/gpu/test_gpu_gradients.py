@@ -194,19 +194,19 @@ def test_the_lenet_that_was_off_by_a_fifth(device, banks, report, monkeypatch):
 
 def test_compiled_as_recorded(cuda, banks, report):
     """torch's compiler sums in another order, and computes some things twice: no more."""
-    rows = []
-    for distiller in distillers("convnet", "random", SEEDS, cuda, banks, train_nets=1):
-        network, arguments = distiller.network, inputs(distiller)
-        recorded = computed(network, arguments)
-        compiled = build_network(distiller.config, arguments[2].shape[1:], 4)
-        compiled.compile = True
+    rows, many = [], distillers("convnet", "random", SEEDS, cuda, banks, train_nets=1)
+    compiled = build_network(many[0].config, SHAPES["convnet"], 4)
+    compiled.compile = True  # at the first call, for all seeds
+    for distiller in many:
+        arguments = inputs(distiller)
+        recorded = computed(distiller.network, arguments)
         rows.append([distiller.config.seed, *error(computed(compiled, arguments), recorded)])
     report("convnet, random: compiled against recorded", ("seed", *HEAD), rows)
     assert all(median(row[column] for row in rows) < 1e-4 for column in (1, 2, 3))
 
 
 @pytest.mark.parametrize(("precision", "turned"), [("tf32", 0.05), ("bfloat16", 0.3)])
-@pytest.mark.parametrize("name", ["lenet", "alexcifarnet", "convnet"])
+@pytest.mark.parametrize("name", ["lenet", "convnet"])
 def test_less_precise_arithmetic_keeps_the_direction(name, precision, turned, device, banks, report, monkeypatch):
     if precision == "tf32" and device.type != "cuda":
         pytest.skip("only a GPU has TF32")

@@ -31,14 +31,22 @@ def test_room_is_that_of_the_scarcest():
 
 
 def test_a_gpus_share_holds_the_largest_trial():
-    assert fit.gpu_share(Need(GIB, 10 * GIB, 80 * GIB)) == 1 / 7  # seven with a tenth in reserve
+    assert fit.gpu_share(Need(GIB, 10 * GIB, 80 * GIB, mps=True)) == 1 / 7  # seven with a tenth in reserve
     assert fit.gpu_share(Need(GIB, 72 * GIB, 80 * GIB)) == 1
     with pytest.raises(UserError, match=r"needs 75\.0 GiB of a GPU that has 80\.0"):
         fit.gpu_share(Need(GIB, 75 * GIB, 80 * GIB))
     assert fit.gpu_share(Need(GIB, GIB // 2, 80 * GIB)) == 1 / fit.MOST_ON_A_GPU
-    assert fit.gpu_share(Need(GIB, GIB // 2, 8 * GIB)) == 1 / 8  # a smaller share is refused by every process
+    assert fit.gpu_share(Need(GIB, GIB // 2, 80 * GIB, mps=True)) == 1 / fit.MOST_WITH_MPS
+    assert fit.gpu_share(Need(GIB, GIB // 2, 6 * GIB, mps=True)) == 1 / 6  # a smaller share is refused by every process
     with pytest.raises(UserError, match=r"resources\.gpu=auto.*without a GPU"):
         fit.gpu_share(Need(GIB))
+
+
+def test_mps_is_known_by_its_pipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert not measure.mps_runs()
+    (tmp_path / "control").touch()
+    assert measure.mps_runs()
 
 
 def test_the_largest_points_of_a_search():
