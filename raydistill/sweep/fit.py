@@ -88,7 +88,7 @@ def _tell_of_idle_gpus(
     if count and config.trial_config({}).device == "auto":
         say(
             f"resources.gpu=0: trials compute on CPUs, and {count} GPU{'s' * (count > 1)} of the cluster stay idle; "
-            "--set resources.gpu=0.25 puts four trials on one, auto as many as fit"
+            "--set resources.gpu=0.25 puts four trials on one, auto finds the share"
         )
 
 
