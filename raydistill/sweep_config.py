@@ -130,7 +130,7 @@ class Resources(Settings):
     """Cores; torch gets as many threads."""
     gpu: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
     """GPUs; 0.25 puts four trials on one, each with a quarter of its memory; auto the share that the largest trial was
-    measured to need. A trial that is given none computes on the CPU."""
+    measured to need (two trials on a GPU at most, eight with MPS). A trial that is given none computes on the CPU."""
     memory: float | None = Field(None, gt=0)
     """GiB of main memory; with `budget.concurrent` auto, what the largest trial was measured to need."""
 
