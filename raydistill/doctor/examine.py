@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -69,6 +70,7 @@ def examine(options: Options, lists: list[list[Check]] | None = None, debug: boo
         debug: show what the processes print, tracebacks among it.
     """
     ended = threading.Event()  # also by Ctrl-C
+    resource_tracker.ensure_running()  # begun by the first process it would let Ctrl-C through to that one again
     queues = []
     for checks in plan() if lists is None else lists:
         queue: SimpleQueue[Finding | None] = SimpleQueue()
