@@ -42,7 +42,7 @@ def _or_none(compile: Callable[..., Made]) -> Callable[..., Made | None]:
 def _say(why: str) -> None:
     """Once a process."""
     logging.getLogger("raydistill").warning(
-        "compile=true: torch's compiler cannot do it, so it runs as it is (%s)", why
+        "compile: torch's compiler cannot do it, so all runs as recorded; compile=false does not ask it (%s)", why
     )
 
 
