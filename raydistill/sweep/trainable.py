@@ -129,7 +129,6 @@ class DistillTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begins another trial in the same process: what takes seconds to start (torch, the data) stays."""
-        del self.run  # the next one needs its memory
         self._begin(new_config)
         return True
 

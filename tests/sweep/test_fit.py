@@ -120,7 +120,7 @@ def test_an_autoscalers_nodes_count(local_ray, digits, monkeypatch, tmp_path):
     said = []
     base = BASE | {"device": "auto"}
     places = fit.fitted(config(base=base, resources={"gpu": "auto"}), {}, str(tmp_path), say=said.append)
-    assert places.gpu == 1 / 10
+    assert places.gpu == 1 / fit.MOST_ON_A_GPU
     assert said == [
         "the largest trial takes 6.0 GiB and 2.0 GiB of the GPU (measured); 0 fit at a time on these nodes, 16 on all "
         "that may be started"
