@@ -1,6 +1,5 @@
 """A run's whole state on disk, so that it can go on."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from raydistill.errors import UserError
 from raydistill.run import Run
+from raydistill.storage import whole_file
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -15,9 +15,8 @@ CHECKPOINT = "checkpoint.pt"
 def save_checkpoint(run: Run, folder: Path) -> None:
     """Writes the run's whole state; an older one stays until the new is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(run.state_dict(), partial)
-    os.replace(partial, folder / CHECKPOINT)
+    with whole_file(folder / CHECKPOINT) as file:
+        torch.save(run.state_dict(), file)
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from raydistill.method.record import recorded
 from raydistill.method.rng import named_generator
 from raydistill.method.unroll import losses_and_gradient
 from raydistill.networks import Network, build_network
-from raydistill.storage import read_json, write_json
+from raydistill.storage import read_json, whole_file, write_json
 
 SETTINGS = "pretrain.json"
 CHECKPOINT = "checkpoint.pt"
@@ -153,7 +153,8 @@ class BankTrainer:
         done = _load(checkpoint, first, weights, adam)
         for epoch in range(done, self.config.epochs):
             loss = self._epoch(epoch, members, weights, adam, stop)
-            _save(checkpoint, first, epoch + 1, weights, adam)
+            with whole_file(checkpoint) as file:
+                torch.save({"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}, file)
             progress(first, epoch + 1, loss)
         return weights
 
@@ -181,13 +182,6 @@ def _gradient(network: Network, weights: Tensor, images: Tensor, labels: Tensor)
     """Losses [N] and gradients [N, W], each network with its own images [N, B, C, H, W] and labels [N, B]."""
     losses, gradient = losses_and_gradient(network, weights[:, None], images, labels, each_set=0, differentiable=False)
     return losses[:, 0], gradient[:, 0]
-
-
-def _save(checkpoint: Path, first: int, epoch: int, weights: Tensor, adam: Adam) -> None:
-    """Keeps a chunk's state; an older one stays until the new is whole."""
-    partial = checkpoint.with_name(f"{checkpoint.name}.partial")
-    torch.save({"first": first, "epoch": epoch, "weights": weights, "adam": adam.state_dict()}, partial)
-    partial.replace(checkpoint)
 
 
 def _load(checkpoint: Path, first: int, weights: Tensor, adam: Adam) -> int:

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,14 @@ def replace_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
     except OSError:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A path to write to, which becomes the local file when all is written: an older one stays until then."""
+    partial = file.with_name(f"{file.name}.partial")
+    yield partial
+    partial.replace(file)
 
 
 def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:

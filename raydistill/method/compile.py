@@ -1,7 +1,7 @@
 """Recorded programs, handed to torch's compiler: many small kernels become a few.
 
 A recorded program is straight-line and pure, so the compiler takes it whole. Of a function and its gradient it also
-chooses what is kept in between and what is computed again (min-cut rematerialization), which saves memory.
+chooses what is kept in between and what is computed again (min-cut rematerialization).
 """
 
 import functools

@@ -1,5 +1,6 @@
 """The kernels of conv_relu_pool_triton.py, launched with tensors."""
 
+import math
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class _Layout:
     def __init__(self, x: tuple[int, ...], z: tuple[int, ...], padding: int, outputs_last: bool) -> None:
         *_, batch, self.height, self.width, self.channels = x
         *_, tall, broad = z[:-1] if outputs_last else z
+        self.groups = math.prod(z[:-4])
         self.outputs = z[-1 if outputs_last else -3]
         self.broad, self.size = broad, tall * broad
         self.cells, self.pixels = batch * self.size, batch * self.height * self.width
@@ -43,10 +45,9 @@ def _each(tensor: Tensor, rank: int) -> int:
 def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, padding: int, outputs_last: bool) -> None:
     """Writes max_pool(relu(conv)) into z, and which positions won; all tensors contiguous."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
-    groups = z.shape[:-4].numel()
-    many = at.cells * at.outputs * groups >= FEW and x.dtype == torch.float32
+    many = at.cells * at.outputs * at.groups >= FEW and x.dtype == torch.float32
     kernel, cells, some, warps = FORWARD[many]
-    grid = triton.cdiv(at.cells, cells), triton.cdiv(at.outputs, some), groups
+    grid = triton.cdiv(at.cells, cells), triton.cdiv(at.outputs, some), at.groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
     sizes = {"CELLS": cells, "OUTPUTS": some, "num_warps": warps}
     with torch.cuda.device_of(x):
@@ -56,9 +57,8 @@ def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, paddi
 def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, padding: int, outputs_last: bool) -> None:
     """Writes the convolution at the winners into z."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
-    groups = z.shape[:-4].numel()
-    cells, warps = GATHER[at.cells * at.outputs * groups >= FEW]
-    grid = triton.cdiv(at.cells, cells), at.outputs, groups
+    cells, warps = GATHER[at.cells * at.outputs * at.groups >= FEW]
+    grid = triton.cdiv(at.cells, cells), at.outputs, at.groups
     apart = _each(x, 4), _each(w, 4), _each(bias, 1), at.z_group
     with torch.cuda.device_of(x):
         kernels.gather_kernel[grid](
@@ -69,9 +69,8 @@ def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, paddin
 def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, outputs_last: bool) -> None:
     """Writes what g brings to the images into x."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
-    groups = g.shape[:-4].numel()
-    pixels, warps = SCATTER_X[at.pixels * groups >= FEW]
-    grid = triton.cdiv(at.pixels, pixels), groups
+    pixels, warps = SCATTER_X[at.pixels * at.groups >= FEW]
+    grid = triton.cdiv(at.pixels, pixels), at.groups
     apart = _each(w, 4), at.z_group, at.pixels * at.channels
     more = {"CHANNELS": triton.next_power_of_2(at.channels), "OUTPUTS": triton.next_power_of_2(at.outputs)}
     with torch.cuda.device_of(g):
@@ -83,14 +82,13 @@ def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, out
 def scatter_w(g: Tensor, x: Tensor, winner: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> None:
     """Writes what g brings to the weights and to the biases into w and bias."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
-    groups = g.shape[:-4].numel()
     cells, warps = SCATTER_W
-    parts = max(1, min(PROGRAMS // (at.outputs * at.channels * groups), at.cells // (2 * cells)))
+    parts = max(1, min(PROGRAMS // (at.outputs * at.channels * at.groups), at.cells // (2 * cells)))
     size = triton.cdiv(triton.cdiv(at.cells, parts), cells) * cells
     parts = triton.cdiv(at.cells, size)
     all_w, all_bias = (t if parts == 1 else t.new_empty(parts, *t.shape) for t in (w, bias))
     apart: Any = _each(x, 4), at.z_group, size, w.numel(), bias.numel()
-    grid = at.outputs * at.channels, parts, groups
+    grid = at.outputs * at.channels, parts, at.groups
     with torch.cuda.device_of(g):
         kernels.scatter_w_kernel[grid](
             g, x, winner, all_w, all_bias, at.cells, *at.sizes, *apart, **at.constants, CELLS=cells, num_warps=warps
