@@ -194,7 +194,8 @@ def test_the_lenet_that_was_off_by_a_fifth(device, banks, report, monkeypatch):
 
 def test_compiled_as_recorded(cuda, banks, report):
     """torch's compiler sums in another order, and computes some things twice: no more."""
-    rows, many = [], distillers("convnet", "random", SEEDS, cuda, banks, train_nets=1)
+    small = {"population": 1, "train_nets": 1, "depth": 1}  # a deeper one takes it more than a minute
+    rows, many = [], distillers("convnet", "random", SEEDS, cuda, banks, **small)
     compiled = build_network(many[0].config, SHAPES["convnet"], 4)
     compiled.compile = True  # at the first call, for all seeds
     for distiller in many:
