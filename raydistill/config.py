@@ -6,7 +6,7 @@ sweep are in `raydistill.sweep_config`, how they are read is in `raydistill.sett
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raydistill.settings import Settings
 
@@ -15,12 +15,20 @@ class DataSettings(Settings):
     """The real data."""
 
     dataset: str = "digits"
-    """digits, mnist, fashionmnist, usps, svhn, cifar10, cifar100, voc, cub200, parquet:PATH (parquet or Arrow) or
-    folder:PATH (images by class)."""
+    """digits, mnist, fashionmnist, usps, svhn, cifar10, cifar100, voc, cub200, parquet:PATH (parquet or Arrow),
+    folder:PATH (images by class) or hf:NAME (of the Hugging Face hub). docs/data.md has what is read how."""
     image_column: str | None = None
-    """Column of a parquet dataset that holds the images; found by itself where there is only one candidate."""
+    """Column of a table that holds the images; found by itself where there is only one candidate."""
     label_column: str | None = None
-    """Column of a parquet dataset that holds the classes; found by itself where there is only one candidate."""
+    """Column of a table that holds the classes; found by itself where there is only one candidate."""
+    hf_config: str | None = None
+    """Which of several configurations of a data set of the hub."""
+    hf_revision: str | None = None
+    """Branch, tag or commit of a data set of the hub; a commit stays what it is."""
+    hf_split: str | None = None
+    """Splits of a data set of the hub, TRAIN or TRAIN,TEST, as in train[:1000],validation; found by itself."""
+    background: str = "white"
+    """The colour behind transparent images: white, black or any other of CSS, as #808080."""
     image_size: int | None = Field(None, ge=4)
     """Resize all images to this many pixels square; by default they are taken as they are, those of voc and cub200,
     which come in all sizes, at 224."""
@@ -33,6 +41,24 @@ class DataSettings(Settings):
     """Share of the training data held out, by class, to choose between settings and iterations."""
     split_seed: int = 0
     """Seed of that split; apart from `seed`, so that runs with different seeds are compared on the same images."""
+
+    @field_validator("background")
+    @classmethod
+    def _background_is_a_colour(cls, colour: str) -> str:
+        from PIL import ImageColor  # only where one is named
+
+        try:
+            ImageColor.getrgb(colour)
+        except ValueError as error:
+            raise ValueError(f"{colour} is no colour; take white, black, or one as #808080") from error
+        return colour
+
+    @model_validator(mode="after")
+    def _hub_has_settings(self) -> Self:
+        for name in ("hf_config", "hf_revision", "hf_split"):
+            if getattr(self, name) is not None and not self.dataset.startswith("hf:"):
+                raise ValueError(f"{name}: is for dataset=hf:NAME, not {self.dataset}")
+        return self
 
 
 class NetworkSettings(Settings):

@@ -15,7 +15,8 @@ OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_st
 
 # One sweep compares its trials on one data set and one device, for one length.
 NOT_SEARCHED = (
-    *("dataset", "image_column", "label_column", "image_size", "channels"),
+    *("dataset", "image_column", "label_column", "image_size", "channels", "background"),
+    *("hf_config", "hf_revision", "hf_split"),
     *("val_fraction", "split_seed"),
     *("device", "iterations", "eval_every", "bank", "workers"),
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from raydistill.config import DataSettings
 from raydistill.data.download import downloading
-from raydistill.data.raw import RawData
+from raydistill.data.raw import Part, RawData
 
 
 def read_cifar10(config: DataSettings, data_dir: Path) -> RawData:
@@ -28,8 +28,8 @@ def _read(name: str, data_dir: Path) -> RawData:
         from torchvision import datasets
 
         train, test = (getattr(datasets, name)(data_dir, train=train, download=True) for train in (True, False))
-    (images, labels), (test_images, test_labels) = (
-        (np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), np.array(part.targets, dtype=np.int64))
+    learned, tested = (
+        Part(np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)), np.array(part.targets, dtype=np.int64))
         for part in (train, test)
     )
-    return RawData(images, labels, test_images, test_labels, tuple(train.classes))
+    return RawData(learned, tested, tuple(train.classes))

@@ -30,7 +30,7 @@ def read_cub200(config: DataSettings, data_dir: Path) -> RawData:
     training = _read_numbers(root / "train_test_split.txt", list(files), range(2)) == 1
     paths = [root / "images" / name for name in files.values()]
     parts = [
-        (decode_photos([paths[row] for row in np.flatnonzero(part)], config), labels[part])
+        decode_photos([paths[row] for row in np.flatnonzero(part)], labels[part], config)
         for part in (training, ~training)
     ]
     return assembled(parts, tuple(_without_number(name) for name in class_names), str(root))

@@ -12,12 +12,15 @@ from torch import Tensor
 from raydistill.config import DataSettings
 from raydistill.data.augment import augmented
 from raydistill.data.images import in_parts
+from raydistill.data.overlaps import tell_overlaps
 from raydistill.data.pixels import Index, Pixels
-from raydistill.data.raw import RawData
+from raydistill.data.raw import Part, RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
 from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
+
+ABOUT = ("name", "class_names", "fingerprint", "encoded")  # of a Dataset
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Dataset:
     """A real data set: train, val (held out of the training data) and test.
 
     `mean` and `std` [C] turn normalised images back into pixels in 0..1: `pixels = images * std + mean`.
-    `fingerprint` is a sha256 over all pixels and labels as they were read.
+    `fingerprint` is a sha256 over all pixels and labels as they were read, `encoded` one over the files that they were
+    decoded from, where they were: other versions of a decoder give other pixels of the same data.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+    encoded: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -110,7 +115,7 @@ class Dataset:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             images = split.images.levels if isinstance(split.images, Pixels) else split.images
             arrays |= {f"{name}_images": images.cpu().numpy(), f"{name}_labels": split.labels.cpu().numpy()}
-        about = {"name": self.name, "class_names": self.class_names, "fingerprint": self.fingerprint}
+        about = {key: getattr(self, key) for key in ABOUT}
         return about | {"mean": self.mean.numpy(), "std": self.std.numpy()} | arrays
 
     @classmethod
@@ -123,7 +128,7 @@ class Dataset:
             images, labels = tensors[f"{name}_images"], tensors[f"{name}_labels"]
             return Split(Pixels(images, mean, std) if images.dtype == torch.uint8 else images, labels)
 
-        about = {key: values[key] for key in ("name", "class_names", "fingerprint")}
+        about = {key: values[key] for key in ABOUT}
         return cls(mean=mean, std=std, train=split("train"), val=split("val"), test=split("test"), **about)
 
 
@@ -142,22 +147,26 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
     """
     raw = read_source(config, data_dir)
     try:
-        train, val = stratified(raw.train_labels, config.val_fraction, config.split_seed)
+        train, val = stratified(raw.train.labels, config.val_fraction, config.split_seed)
     except ValueError as error:
         raise UserError(
-            f"val_fraction={config.val_fraction}: {config.dataset} with {len(raw.train_labels)} training images of "
+            f"val_fraction={config.val_fraction}: {config.dataset} with {len(raw.train)} training images of "
             f"{len(raw.class_names)} classes cannot be split so: {error}"
         ) from error
-    mean, std = _channel_moments(raw.train_images[train])
+    parts = {"train": raw.train.at(train), "validation": raw.train.at(val), "test": raw.test}
+    tell_overlaps(parts, config.dataset)
+    mean, std = _channel_moments(parts["train"].images)
+    train_split, val_split, test_split = (_split(part, mean, std) for part in parts.values())
     return Dataset(
         name=config.dataset,
         class_names=raw.class_names,
         mean=mean,
         std=std,
         fingerprint=_fingerprint(raw),
-        train=_split(raw.train_images[train], raw.train_labels[train], mean, std),
-        val=_split(raw.train_images[val], raw.train_labels[val], mean, std),
-        test=_split(raw.test_images, raw.test_labels, mean, std),
+        train=train_split,
+        val=val_split,
+        test=test_split,
+        encoded=raw.encoded,
     )
 
 
@@ -173,13 +182,13 @@ def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
 
-def _split(images: np.ndarray, labels: np.ndarray, mean: Tensor, std: Tensor) -> Split:
-    return Split(Pixels(sharing_tensor(images), mean, std), torch.from_numpy(labels).long())
+def _split(part: Part, mean: Tensor, std: Tensor) -> Split:
+    return Split(Pixels(sharing_tensor(part.images), mean, std), torch.from_numpy(part.labels).long())
 
 
 def _fingerprint(raw: RawData) -> str:
     digest = hashlib.sha256()
-    for array in (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels):
+    for array in (raw.train.images, raw.train.labels, raw.test.images, raw.test.labels):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

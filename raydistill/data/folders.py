@@ -1,43 +1,121 @@
-"""Images in one folder a class."""
+"""Images in one folder a class, or listed in a table beside them."""
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from raydistill.config import DataSettings
-from raydistill.data.images import decode_images
-from raydistill.data.raw import RawData, assembled
+from raydistill.data.classes import numbered, text
+from raydistill.data.decoding import Wanted, decode_images, is_image_file
+from raydistill.data.listed import Listed, read_lists
+from raydistill.data.raw import Part, RawData, assembled
+from raydistill.data.splits import split_of, train_and_test
 from raydistill.errors import UserError
+
+TABLES = (".csv", ".jsonl", ".parquet")
+Found = tuple[Path, str | int]  # an image and its class
 
 
 def read_folder(config: DataSettings, path: Path) -> RawData:
-    """PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png.
+    """PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png, or files listed in a table.
+
+    What is hidden, or named as in __MACOSX, is not looked at.
 
     Raises:
         UserError: no classes, none or unreadable images, or images of several sizes without `image_size`.
     """
-    if config.image_column or config.label_column:
-        raise UserError("image_column and label_column are for dataset=parquet:PATH, not folder:PATH")
     if not path.is_dir():
         raise UserError(f"dataset={config.dataset}: is not a folder")
-    roots = [path / "train", path / "test"] if (path / "train").is_dir() else [path]
-    if not roots[-1].is_dir():
-        raise UserError(f"{path}: has a folder train but none named test beside it")
-    class_names = tuple(sorted(d.name for d in roots[0].iterdir() if d.is_dir()))
-    if not class_names:
-        raise UserError(f"{path}: has no folder for each class, as in {roots[0]}/CLASS/IMAGE.png")
-    return assembled([_read_split(root, class_names, config) for root in roots], class_names, str(path))
+    root = _below_wrappers(path)
+    by_class = _by_class(root)
+    listed = read_lists(root, config, by_class=_tells_classes(by_class))
+    if listed is not None:
+        return _assembled([_of_list(part) for part in listed], set(), config, path)
+    if config.image_column or config.label_column:
+        raise UserError("image_column and label_column are for tables, or for a folder with metadata.csv or train.csv")
+    splits = train_and_test(by_class, str(path))
+    if not any(splits):
+        raise UserError(
+            f"{path}: has no folder for each class, as in {root}/CLASS/IMAGE.png, and no metadata.csv or train.csv "
+            "that lists its images"
+        )
+    classes = {text(folder.name) for split in splits for folder in split}
+    return _assembled(
+        [[found for folder in split for found in _images(folder)] for split in splits], classes, config, path
+    )
 
 
-def _read_split(root: Path, class_names: tuple[str, ...], config: DataSettings) -> tuple[np.ndarray, np.ndarray]:
-    extensions = Image.registered_extensions()
-    found = [
-        (file, label)
-        for label, name in enumerate(class_names)
-        for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in extensions
+def _assembled(parts: list[list[Found]], classes: set[str], config: DataSettings, path: Path) -> RawData:
+    labels, class_names = numbered([np.array([c for _, c in part]) for part in parts], str(path), of=sorted(classes))
+    wanted = Wanted(config.image_size, config.channels, config.background)
+    read = []
+    for part, numbers in zip(parts, labels, strict=True):
+        files = [file for file, _ in part]
+        names = [text(str(file)) for file in files]
+        images, encoded = decode_images(files, names, wanted)
+        read.append(Part(images, numbers, names, encoded))
+    return assembled(read, class_names, str(path))
+
+
+def _by_class(root: Path) -> dict[str | None, list[Path]]:
+    """The folders of classes, sorted, by the split that they are in; None where there are no splits.
+
+    A folder is a split if its name says so and classes are in it: a class may be called `train`, too.
+    """
+    above = [
+        folder for folder in _folders(root) if _says_split(folder) and _folders(folder) and not _has_images(folder)
     ]
-    files = [file for file, _ in found]
-    images = decode_images(files, [str(file) for file in files], config.image_size, config.channels)
-    return images, np.array([label for _, label in found], dtype=np.int64)
+    found: dict[str | None, list[Path]] = {}
+    if any(_says_split(folder) == "train" for folder in above):
+        for folder in above:
+            found.setdefault(_says_split(folder), []).extend(_folders(folder))
+        return found
+    classes = _folders(root)
+    return {None: classes} if classes else {}
+
+
+def _tells_classes(found: dict[str | None, list[Path]]) -> bool:
+    """Whether folders are of classes, rather than images, or train and test, that a table lists."""
+    return "train" in found or len([folder for folder in found.get(None, []) if not _says_split(folder)]) > 1
+
+
+def _images(folder: Path) -> list[Found]:
+    """The images of a class, sorted, those in folders below too."""
+    files = sorted(file for file in folder.rglob("*") if is_image_file(file) and file.is_file())
+    return [(file, folder.name) for file in files if not any(map(_aside, file.relative_to(folder).parent.parts))]
+
+
+def _below_wrappers(path: Path) -> Path:
+    """The folder that has more than one folder in it: archives are often unpacked into one more."""
+    inside = _folders(path)
+    while len(inside) == 1 and not _has_images(inside[0]) and not any(f.suffix in TABLES for f in _visible(path)):
+        path, inside = inside[0], _folders(inside[0])
+    return path
+
+
+def _folders(path: Path) -> list[Path]:
+    return [folder for folder in _visible(path) if folder.is_dir()]
+
+
+def _visible(path: Path) -> list[Path]:
+    return sorted(inside for inside in path.iterdir() if not _aside(inside.name))
+
+
+def _aside(name: str) -> bool:
+    """Whether tools keep something of their own under this name."""
+    return name.startswith((".", "__"))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image_file(file) for file in folder.iterdir())
+
+
+def _says_split(folder: Path) -> str | None:
+    try:
+        return split_of(folder.name)
+    except UserError:  # it says several: a class may
+        return None
+
+
+def _of_list(part: list[Listed]) -> list[Found]:
+    return [(row.file, row.label) for row in part]

@@ -7,7 +7,7 @@ import numpy as np
 from raydistill.config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.idx import read_idx
-from raydistill.data.raw import RawData, assembled
+from raydistill.data.raw import Part, RawData, assembled
 from raydistill.errors import UserError
 
 DIGITS = (
@@ -45,11 +45,11 @@ def _read(name: str, class_names: tuple[str, ...], data_dir: Path) -> RawData:
     )
 
 
-def _read_part(images_file: Path, labels_file: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_part(images_file: Path, labels_file: Path, num_classes: int) -> Part:
     images, labels = read_idx(images_file), read_idx(labels_file)
     if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max(initial=0) >= num_classes:
         raise UserError(
             f"{labels_file}: does not hold one of {num_classes} classes for each image of {images_file.name}; "
             "delete both to download them again"
         )
-    return images[:, None], labels.astype(np.int64)
+    return Part(images[:, None], labels.astype(np.int64))

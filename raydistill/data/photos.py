@@ -6,20 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from raydistill.config import DataSettings
-from raydistill.data.images import decode_images
+from raydistill.data.decoding import Wanted, decode_images
+from raydistill.data.raw import Part
 from raydistill.errors import UserError
 
 PHOTO_SIZE = 224  # pixels; what AlexNet takes, and Wang et al. 2018 took
 
 
-def decode_photos(files: Sequence[Path], config: DataSettings) -> np.ndarray:
-    """uint8 [M, C, H, W]: by default of 224 pixels and in colours, the few grey ones too.
+def decode_photos(files: Sequence[Path], labels: np.ndarray, config: DataSettings) -> Part:
+    """Photographs with their classes [M]: by default of 224 pixels and in colours, the few grey ones too.
 
     Raises:
         UserError: names the first file that is not an image.
     """
     size, channels = config.image_size or PHOTO_SIZE, config.channels or 3
-    return decode_images(files, [str(file) for file in files], size, channels)
+    names = [str(file) for file in files]
+    images, encoded = decode_images(files, names, Wanted(size, channels, config.background))
+    return Part(images, labels, names, encoded)
 
 
 def read_rows(path: Path, columns: int) -> list[list[str]]:

@@ -1,5 +1,7 @@
 """Data as they were read, before splits and normalisation."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,37 +13,77 @@ TEST_SHARE = 0.2  # of data that come without a test set of their own
 
 
 @dataclass(frozen=True)
+class Part:
+    """Images, uint8 [M, C, H, W], and their classes [M], int64, from 0.
+
+    `names` is what to call each image (its number where there is none); `encoded` a sha256 over the files that they
+    were decoded from, where they were.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str] | None = None
+    encoded: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, rows: np.ndarray) -> "Part":
+        """The images of these rows."""
+        names = None if self.names is None else [self.names[row] for row in rows]
+        return Part(self.images[rows], self.labels[rows], names)
+
+    def name(self, row: int) -> str:
+        """What to call an image."""
+        return f"image {row}" if self.names is None else self.names[row]
+
+
+@dataclass(frozen=True)
 class RawData:
-    """Images, uint8 [M, C, H, W], and their classes [M], int64, from 0."""
+    """What is learned from and what is tested on, with the names of the classes.
 
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
+    `encoded` is a sha256 over the files and classes, where images were decoded: another version of a decoder changes
+    pixels, but not this.
+    """
+
+    train: Part
+    test: Part
     class_names: tuple[str, ...]
+    encoded: str | None = None
 
 
-def assembled(parts: list[tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...], origin: str) -> RawData:
-    """RawData of (images, labels) of train and test; of train alone, a fifth of each class becomes the test set.
+def assembled(parts: Sequence[Part], class_names: tuple[str, ...], origin: str) -> RawData:
+    """RawData of train and test; of train alone, a fifth of each class becomes the test set.
 
     That fifth is always the same: a test set must not change with a run's seed.
 
     Raises:
         UserError: train and test images differ in shape, or there are too few to split.
     """
-    (train_images, train_labels), *rest = parts
-    if len(train_labels) == 0 or (rest and len(rest[0][1]) == 0):
-        raise UserError(f"{origin}: has no {'test' if len(train_labels) else 'training'} images")
+    train, *rest = parts
+    if len(train) == 0 or (rest and len(rest[0]) == 0):
+        raise UserError(f"{origin}: has no {'test' if len(train) else 'training'} images")
+    encoded = _encoded(parts, class_names)
     if not rest:
         try:
-            train, test = stratified(train_labels, TEST_SHARE, seed=0)
+            learned, tested = stratified(train.labels, TEST_SHARE, seed=0)
         except ValueError as error:
-            raise UserError(
-                f"{origin}: no test set can be split off its {len(train_labels)} images: {error}"
-            ) from error
-        return RawData(train_images[train], train_labels[train], train_images[test], train_labels[test], class_names)
-    if train_images.shape[1:] != rest[0][0].shape[1:]:
-        shapes = " and ".join(str(images.shape[1:]) for images, _ in parts)
-        needed = "image_size" if train_images.shape[2:] != rest[0][0].shape[2:] else "channels"
+            raise UserError(f"{origin}: no test set can be split off its {len(train)} images: {error}") from error
+        return RawData(train.at(learned), train.at(tested), class_names, encoded)
+    (test,) = rest
+    if train.images.shape[1:] != test.images.shape[1:]:
+        shapes = " and ".join(str(part.images.shape[1:]) for part in parts)
+        needed = "image_size" if train.images.shape[2:] != test.images.shape[2:] else "channels"
         raise UserError(f"{origin}: training and test images differ in shape (C, H, W): {shapes}; set {needed}")
-    return RawData(train_images, train_labels, *rest[0], class_names)
+    return RawData(train, test, class_names, encoded)
+
+
+def _encoded(parts: Sequence[Part], class_names: tuple[str, ...]) -> str | None:
+    """A sha256 over files and classes; None where images were not decoded from files."""
+    digest = hashlib.sha256("\0".join(class_names).encode())
+    for part in parts:
+        if part.encoded is None:
+            return None
+        digest.update(f"{len(part)} {part.encoded}".encode())
+        digest.update(np.ascontiguousarray(part.labels, np.int64).data)
+    return digest.hexdigest()

@@ -15,11 +15,12 @@ from raydistill.config import DataSettings
 from raydistill.data.cifar import read_cifar10, read_cifar100
 from raydistill.data.cub200 import read_cub200
 from raydistill.data.folders import read_folder
+from raydistill.data.hub import read_hub
 from raydistill.data.images import fit_images
-from raydistill.data.mnist import read_fashionmnist, read_mnist
-from raydistill.data.raw import RawData, assembled
+from raydistill.data.mnist import CLOTHES, DIGITS, read_fashionmnist, read_mnist
+from raydistill.data.raw import Part, RawData, assembled
 from raydistill.data.svhn import read_svhn
-from raydistill.data.tables import read_tables
+from raydistill.data.tables import read_tables, table_files
 from raydistill.data.usps import read_usps
 from raydistill.data.voc import read_voc
 from raydistill.errors import UserError
@@ -32,6 +33,8 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
         UserError: no such source, or it cannot be read.
     """
     kind, _, path = config.dataset.partition(":")
+    if kind == "hf" and path:
+        return read_hub(config, path)
     if kind in PATH_SOURCES:
         if not path:
             raise UserError(f"dataset={config.dataset}: say where, as in {kind}:PATH")
@@ -39,16 +42,33 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
             raise UserError(f"dataset={config.dataset}: no such file or folder")
         return PATH_SOURCES[kind](config, Path(path))
     if config.dataset not in SOURCES:
-        known = ", ".join([*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES)])
+        known = ", ".join([*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES), "hf:NAME"])
         raise UserError(f"dataset={config.dataset}: there is no such dataset (there are {known})")
     if config.image_column or config.label_column:
         raise UserError(f"image_column and label_column are for dataset=parquet:PATH, not {config.dataset}")
-    raw = SOURCES[config.dataset](config, data_folder(data_dir))
-    return replace(
-        raw,
-        train_images=fit_images(raw.train_images, config.image_size, config.channels),
-        test_images=fit_images(raw.test_images, config.image_size, config.channels),
+    raw = _read_named(config, data_folder(data_dir))
+    train, test = (
+        replace(part, images=fit_images(part.images, config.image_size, config.channels))
+        for part in (raw.train, raw.test)
     )
+    return replace(raw, train=train, test=test)
+
+
+def _read_named(config: DataSettings, folder: Path) -> RawData:
+    """As torchvision lays it in the folder; else from tables in DIR/NAME, where they are there."""
+    name = config.dataset
+    if name not in FILES or is_there(name, folder, tables=False) or not is_there(name, folder):
+        return SOURCES[name](config, folder)
+    label = {"cifar100": "fine_label"}.get(name)
+    raw = read_tables(config.model_copy(update={"label_column": label}), folder / name)
+    names = CLASS_NAMES.get(name, raw.class_names)
+    return replace(raw, class_names=names) if len(names) == len(raw.class_names) else raw
+
+
+def is_there(name: str, folder: Path, tables: bool = True) -> bool:
+    """Whether a named data set lies in the folder, as torchvision puts it there or, with `tables`, as tables."""
+    as_tables = tables and (folder / name).is_dir() and bool(table_files(folder / name))
+    return as_tables or any(folder.glob(FILES[name]))
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -63,7 +83,7 @@ def read_digits(config: DataSettings, data_dir: Path) -> RawData:
 
     pixels, labels = load_digits(return_X_y=True)
     images = np.round(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return assembled([(images, labels.astype(np.int64))], tuple(str(digit) for digit in range(10)), "digits")
+    return assembled([Part(images, labels.astype(np.int64))], tuple(str(digit) for digit in range(10)), "digits")
 
 
 Reader = Callable[[DataSettings, Path], RawData]
@@ -89,3 +109,4 @@ FILES = {  # by which a named data set is found in its folder
     "voc": "VOCdevkit/VOC2007",
     "cub200": "CUB_200_2011",
 }
+CLASS_NAMES = {"mnist": DIGITS, "usps": DIGITS, "svhn": DIGITS, "fashionmnist": CLOTHES}

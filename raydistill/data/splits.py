@@ -1,6 +1,66 @@
-"""Splitting by class."""
+"""Splits: which file is in which, and splitting by class."""
+
+import logging
+import re
+from typing import TypeVar
 
 import numpy as np
+
+from raydistill.errors import UserError
+
+logger = logging.getLogger("raydistill")
+Item = TypeVar("Item")
+
+LETTER = r"[^\W\d_]"
+SPLITS = {
+    split: re.compile(rf"(?<!{LETTER})(?:{words})(?!{LETTER})", re.IGNORECASE)
+    for split, words in {
+        "train": r"train(?:ing)?(?:set)?",
+        "test": r"test(?:ing)?(?:set)?|eval(?:uation)?",
+        "val": r"val(?:id|idation)?(?:set)?|dev(?:set)?",
+    }.items()
+}
+
+
+def split_of(*names: str) -> str | None:
+    """train, test or val: the one that is a word of a name, of the first of the names that has one; None without.
+
+    >>> split_of("Training-00000.parquet"), split_of("contest.parquet", "latest"), split_of("0.parquet", "x_test")
+    ('train', None, 'test')
+
+    Raises:
+        UserError: names that say several, and none that says one.
+    """
+    several = None
+    for name in names:
+        found = [split for split, pattern in SPLITS.items() if pattern.search(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = several or f"{name}: its name says {' and '.join(found)}; rename it, so that it says one"
+    if several:
+        raise UserError(several)
+    return None
+
+
+def train_and_test(found: dict[str | None, list[Item]], origin: str) -> list[list[Item]]:
+    """What is learned from and what is tested on, or all as one, of what was found in each split; None: in no split.
+
+    Lines say what is taken for what its name does not say, and what is not used.
+    """
+    train, test, val, rest = (found.get(split, []) for split in ("train", "test", "val", None))
+    if not train and not (rest and (test or val)):
+        return [[*test, *val, *rest]]
+    if not train:
+        train, rest = rest, []
+        logger.warning("%s: what has no split in its name is taken to be the training set", origin)
+    if not test and val:
+        test, val = val, []
+        logger.warning("%s: the validation set is taken for the test set, as there is no other", origin)
+    for unused, what in ((val, "the validation set (one is split off the training set)"), (rest, "what has no split")):
+        if unused:
+            logger.warning("%s: %s is not used", origin, what)
+    return [train, test] if test else [train]
 
 
 def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from raydistill.config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.mnist import DIGITS
-from raydistill.data.raw import RawData
+from raydistill.data.raw import Part, RawData
 
 
 def read_svhn(config: DataSettings, data_dir: Path) -> RawData:
@@ -22,4 +22,5 @@ def read_svhn(config: DataSettings, data_dir: Path) -> RawData:
         from torchvision import datasets  # reads with scipy, which comes with scikit-learn
 
         train, test = (datasets.SVHN(data_dir, split=split, download=True) for split in ("train", "test"))
-    return RawData(np.ascontiguousarray(train.data), train.labels, np.ascontiguousarray(test.data), test.labels, DIGITS)
+    learned, tested = (Part(np.ascontiguousarray(part.data), part.labels) for part in (train, test))
+    return RawData(learned, tested, DIGITS)

@@ -8,7 +8,7 @@ import numpy as np
 from raydistill.config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.mnist import DIGITS
-from raydistill.data.raw import RawData, assembled
+from raydistill.data.raw import Part, RawData, assembled
 from raydistill.errors import UserError
 
 FILES = ("usps.bz2", "usps.t.bz2")
@@ -30,7 +30,7 @@ def read_usps(config: DataSettings, data_dir: Path) -> RawData:
     return assembled([_read(data_dir / name) for name in FILES], DIGITS, "usps")
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: Path) -> Part:
     """Images and classes of a file whose lines are `class 1:value ... 256:value`: classes from 1, values in -1..1."""
     try:
         numbers = bz2.decompress(path.read_bytes()).replace(b":", b" ").split()
@@ -43,4 +43,4 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: is damaged ({error}); delete it to download it again") from error
     images = ((values.clip(-1, 1) + 1) / 2 * 255).astype(np.uint8)  # as torchvision does
-    return images.reshape(-1, 1, 16, 16), labels.astype(np.int64) - 1
+    return Part(images.reshape(-1, 1, 16, 16), labels.astype(np.int64) - 1)

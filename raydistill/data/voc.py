@@ -8,7 +8,7 @@ import numpy as np
 from raydistill.config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.photos import decode_photos, read_rows
-from raydistill.data.raw import RawData, assembled
+from raydistill.data.raw import Part, RawData, assembled
 from raydistill.errors import UserError
 
 SPLITS = ("trainval", "test")
@@ -43,12 +43,12 @@ def _members(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
-def _read_split(root: Path, split: str, config: DataSettings) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(root: Path, split: str, config: DataSettings) -> Part:
     names = [name for (name,) in read_rows(_members(root, split), columns=1)]
     shown = [_classes_shown(root / "Annotations" / f"{name}.xml") for name in names]
     one = [(name, classes.pop()) for name, classes in zip(names, shown, strict=True) if len(classes) == 1]
-    images = decode_photos([root / "JPEGImages" / f"{name}.jpg" for name, _ in one], config)
-    return images, np.array([label for _, label in one], dtype=np.int64)
+    files = [root / "JPEGImages" / f"{name}.jpg" for name, _ in one]
+    return decode_photos(files, np.array([label for _, label in one], dtype=np.int64), config)
 
 
 def _classes_shown(annotation: Path) -> set[int]:

@@ -15,7 +15,7 @@ LITTLE = 1.0  # GiB; checkpoints and artifacts of a sweep take more than that
 
 def look_at_data(options: Options) -> Iterator[Finding]:
     """The folder of downloaded data sets, and which of them lie there."""
-    from raydistill.data.sources import FILES, data_folder
+    from raydistill.data.sources import FILES, data_folder, is_there
 
     folder = data_folder(options.data_dir)
     named = options.data_dir or os.environ.get("RAYDISTILL_DATA")
@@ -28,7 +28,7 @@ def look_at_data(options: Options) -> Iterator[Finding]:
     elif not os.access(folder, os.R_OK | os.X_OK):
         yield Finding("data", False, f"{folder}: may not be read", f"chmod u+rx {folder}, or name another folder")
     else:
-        found = [name for name, pattern in FILES.items() if any(folder.glob(pattern))]
+        found = [name for name in FILES if is_there(name, folder)]
         yield Finding("data", True, f"{folder}: {', '.join(found) or 'no data sets'}", "" if found else later)
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from raydistill.config import DistillConfig
 from raydistill.data import images, load_dataset
-from raydistill.data.images import decode_images, fit_images, resize_images, with_channels
+from raydistill.data.decoding import Wanted, decode_images
+from raydistill.data.images import fit_images, resize_images, with_channels
 from raydistill.errors import UserError
 from raydistill.settings import validated
 
@@ -69,7 +70,7 @@ def test_decoded_with_the_wanted_channels(tmp_path, channels):
         picture.save(file)
     expected = np.stack([array(p.convert("L" if channels == 1 else "RGB")) for p in pictures])
     for encoded in ([b.getvalue() for b in buffers], files):
-        assert np.array_equal(decode_images(encoded, ["0", "1"], None, channels), expected)
+        assert np.array_equal(decode_images(encoded, ["0", "1"], Wanted(channels=channels))[0], expected)
 
 
 def test_sizes_are_brought_together_in_order():
@@ -77,7 +78,7 @@ def test_sizes_are_brought_together_in_order():
     buffers = [io.BytesIO() for _ in range(150)]
     for number, buffer in enumerate(buffers):
         Image.new("L", (20, 20) if number < 100 else (20 + number, 30), number).save(buffer, "PNG")
-    decoded = decode_images([b.getvalue() for b in buffers], ["?"] * 150, 16)
+    decoded = decode_images([b.getvalue() for b in buffers], ["?"] * 150, Wanted(16))[0]
     assert decoded.shape == (150, 1, 16, 16)
     assert np.array_equal(decoded, np.arange(150, dtype=np.uint8)[:, None, None, None].repeat(16, 2).repeat(16, 3))
 
@@ -91,7 +92,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path, content, channels):
     (tmp_path / "bad.png").write_bytes(content)
     for encoded in (content, tmp_path / "bad.png"):
         with pytest.raises(UserError, match="bad: not an image that can be read"):
-            decode_images([encoded], ["bad"], None, channels)
+            decode_images([encoded], ["bad"], Wanted(channels=channels))
 
 
 def test_digits_for_a_network_of_svhn():
@@ -115,7 +116,7 @@ def test_cifar10_in_grey(real_data):
     encoded = [row["bytes"] for row in rows["img"].to_pylist()]
     pictures = [Image.open(io.BytesIO(data)) for data in encoded]
     theirs = np.stack([array(picture.convert("L")) for picture in pictures])
-    assert np.array_equal(decode_images(encoded, ["?"] * 100, None, 1), theirs)
+    assert np.array_equal(decode_images(encoded, ["?"] * 100, Wanted(channels=1))[0], theirs)
     assert np.array_equal(with_channels(np.stack([array(picture) for picture in pictures]), 1), theirs)
 
 

@@ -52,9 +52,9 @@ def test_voc_takes_images_of_one_class(tmp_path):
     raw = read_source(DistillConfig(dataset="voc"), tmp_path)
     assert raw.class_names == CLASSES
     assert len(CLASSES) == 20
-    assert raw.train_images.shape == (24, 3, 224, 224)  # 224 of itself
+    assert raw.train.images.shape == (24, 3, 224, 224)  # 224 of itself
     one_class = [n for n in range(40) if n % 5 < 3]
-    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
+    for images, labels in ((raw.train.images, raw.train.labels), (raw.test.images, raw.test.labels)):
         assert [CLASSES[label] for label in labels] == ["car" if n % 5 == 2 else "dog" for n in one_class]
         assert np.abs(images.mean((1, 2, 3)) - 10 - one_class).max() < 1.5  # these very images, as JPEG keeps them
     data = load_dataset(DistillConfig(dataset="voc", image_size=32, channels=1, val_fraction=0.25), tmp_path)
@@ -137,7 +137,7 @@ def test_cub200(tmp_path):
     raw = read_source(DistillConfig(dataset="cub200"), tmp_path)
     assert raw.class_names == ("Black_footed_Albatross", "Laysan_Albatross")
     training, test = ([n for n in range(24) if (n % 3 < 2) is part] for part in (True, False))
-    parts = ((raw.train_images, raw.train_labels, training), (raw.test_images, raw.test_labels, test))
+    parts = ((raw.train.images, raw.train.labels, training), (raw.test.images, raw.test.labels, test))
     for images, labels, numbers in parts:
         assert images.shape == (len(numbers), 3, 224, 224)
         assert labels.tolist() == [n % 2 for n in numbers]

@@ -77,8 +77,8 @@ def test_real_data_are_what_they_were_as_numbers(dataset, request):
     folder = None if dataset == "digits" else request.getfixturevalue("real_data")
     config = DistillConfig(dataset=dataset)
     data, raw = load_dataset(config, folder), read_source(config, folder)
-    assert data.test.images.levels.nbytes == raw.test_images.size
-    assert torch.equal(data.test.images[:], normalised(torch.from_numpy(raw.test_images), data.mean, data.std))
+    assert data.test.images.levels.nbytes == raw.test.images.size
+    assert torch.equal(data.test.images[:], normalised(torch.from_numpy(raw.test.images), data.mean, data.std))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,89 @@
+"""Which classes there are: what files say, as numbers from 0 with names."""
+
+import logging
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from raydistill.errors import UserError
+
+logger = logging.getLogger("raydistill")
+
+
+def numbered(
+    parts: Sequence[np.ndarray], where: str, names: Sequence[str] | None = None, of: Sequence[str] = ()
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Classes from 0, in order: names alphabetically, numbers by size.
+
+    A class is what has training images; of others a line says that they are left out.
+
+    Args:
+        parts: for train, and test where there is one, the class of each image [M]: whole numbers or names.
+        where: what the message of an error begins with.
+        names: where the numbers count from 0 in these names.
+        of: names of all classes, those without images too.
+
+    Returns:
+        for each part the classes [M], int64, and their names.
+
+    Raises:
+        UserError: a class is neither a number nor a name, or only to be tested.
+    """
+    parts = [_text_or_numbers(part, where) for part in parts]
+    kinds = {part.dtype.kind for part in parts if len(part)}
+    if len(kinds) > 1:
+        raise UserError(f"{where}: classes are names in one split and numbers in the other")
+    if names is not None and kinds <= {"i", "u"}:
+        _check_range(parts, len(names), where)
+    known: np.ndarray = np.unique(parts[0])
+    called = [text(str(names[value]) if names is not None and not kinds & {"U"} else str(value)) for value in known]
+    if "U" in kinds:
+        _tell_left_out({text(name) for name in of} - set(called) - set(parts[-1].tolist()), where)
+    elif names is not None:
+        tested = {text(str(names[value])) for value in np.unique(parts[-1])}
+        _tell_left_out({text(str(name)) for name in names} - set(called) - tested, where)
+    for part in parts[1:]:
+        strange = np.setdiff1d(part, known)
+        if len(strange):
+            first = names[strange[0]] if names is not None and "U" not in kinds else strange[0]
+            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+            raise UserError(f"{where}: test images are of class {first}{more}, of which there are no training images")
+    return [np.searchsorted(known, part).astype(np.int64) for part in parts], tuple(called)
+
+
+def text(name: str) -> str:
+    """A name as text that can be written anywhere: composed (NFC), and bytes that are not UTF-8 as \\xNN."""
+    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", readable)
+
+
+def _text_or_numbers(values: np.ndarray, where: str) -> np.ndarray:
+    """Whole numbers, or names; as few types as can be."""
+    if values.dtype.kind in "iu":
+        return values
+    if values.dtype.kind == "b":
+        return np.array([str(value) for value in values], dtype=str)
+    if values.dtype.kind == "f" and (np.isfinite(values) & (values == np.round(values))).all():
+        return values.astype(np.int64)
+    if all(isinstance(value, str) for value in values):
+        return np.array([text(value) for value in values], dtype=str)
+    if all(isinstance(value, int | np.integer) for value in values):
+        return np.array(values.tolist())
+    raise UserError(f"{where}: holds neither whole numbers nor names; set label_column to one that does")
+
+
+def _check_range(parts: Sequence[np.ndarray], count: int, where: str) -> None:
+    for part in parts:
+        wrong = np.flatnonzero((part < 0) | (part >= count))
+        if len(wrong):
+            raise UserError(
+                f"{where}, row {wrong[0]}: class {part[wrong[0]]} is none of the {count} with names, 0 to {count - 1}"
+            )
+
+
+def _tell_left_out(names: set[str], where: str) -> None:
+    if names:
+        few = sorted(names)[:5]
+        rest = f" and {len(names) - len(few)} more" if len(names) > len(few) else ""
+        logger.warning("%s: left out, as they have no training images: %s%s", where, ", ".join(few), rest)

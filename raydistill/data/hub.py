@@ -1,0 +1,44 @@
+"""Data sets of the Hugging Face hub, through its library `datasets`, which downloads and keeps them."""
+
+from pathlib import Path
+from typing import Any
+
+from raydistill.config import DataSettings
+from raydistill.data.raw import RawData
+from raydistill.data.splits import split_of, train_and_test
+from raydistill.data.tables import raw_of
+from raydistill.errors import UserError
+
+
+def read_hub(config: DataSettings, name: str) -> RawData:
+    """The data set NAME of the hub, as USER/NAME, or a local folder that `datasets.load_dataset` takes.
+
+    Only data are read; code that a data set brings is not run.
+
+    Raises:
+        UserError: the library is missing, or the data cannot be had or hold no images with classes.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"dataset={config.dataset}: needs the library datasets; install raydistill[hf]") from error
+
+    def load(split: str | None) -> Any:
+        try:
+            return datasets.load_dataset(name, config.hf_config, revision=config.hf_revision, split=split)
+        except Exception as error:  # of the network, the hub, the file formats
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"dataset={config.dataset}: cannot be had ({reason})") from error
+
+    if config.hf_split is not None:
+        groups = [[load(split.strip())] for split in config.hf_split.split(",")]
+        if len(groups) > 2:
+            raise UserError(f"hf_split={config.hf_split}: should be TRAIN or TRAIN,TEST")
+    else:
+        found: dict[str | None, list[Any]] = {}
+        for split, part in load(None).items():
+            found.setdefault(split_of(split), []).append(part)
+        groups = train_and_test(found, config.dataset)
+    parts = [datasets.concatenate_datasets(group).flatten_indices() for group in groups]
+    tables = [part.data.table for part in parts]
+    return raw_of(tables, parts[0].features.arrow_schema, config, config.dataset, Path())

@@ -1,0 +1,123 @@
+"""Images listed in a table beside them: metadata.csv as Hugging Face has it, or train.csv and test.csv.
+
+The table has a column with the files' names and one with their classes.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from raydistill.config import DataSettings
+from raydistill.data.splits import split_of, train_and_test
+from raydistill.errors import UserError
+
+logger = logging.getLogger("raydistill")
+
+NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILES = ("file_name", "filename", "file", "image", "img", "path", "image_path", "image_name", "name", "id", "image_id")
+LABELS = ("label", "labels", "class", "category", "target", "fine_label")
+BESIDE = ("", "images", "train", "test")  # folders in which files of a table are looked for
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image file and its class."""
+
+    file: Path
+    label: str | int
+
+
+def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Listed]] | None:
+    """What tables in a folder list: all, or train and test. None where there is no such table.
+
+    Args:
+        root: the folder.
+        config: may name the columns.
+        by_class: whether folders tell the classes, too. Then train.csv does not count, nor metadata without classes.
+
+    Raises:
+        UserError: a table cannot be read, names no classes, or a file that is not there.
+    """
+    metadata = [folder / name for folder in (root, *_folders(root)) for name in NAMES if (folder / name).is_file()]
+    found: dict[str | None, list[Listed]] = {}
+    for table in metadata:
+        for row in _rows(table, config, needed=not by_class):
+            parts = row.file.relative_to(root).parent.parts
+            found.setdefault(split_of(*reversed(parts)), []).append(row)
+    if not found and not by_class:
+        for table in sorted(root.glob("*.csv")):
+            split = split_of(table.stem)
+            if split and (rows := _rows(table, config, needed=split == "train")):
+                found.setdefault(split, []).extend(rows)
+    return train_and_test(found, str(root)) if found else None
+
+
+def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
+    """The rows of a table; none, with a line, where it has no classes and they are not needed."""
+    columns = _read(table)
+    file = _column(table, columns, "image", config.image_column, FILES)
+    if not needed and not config.label_column and not {name.lower() for name in columns} & set(LABELS):
+        logger.warning("%s: is not used, as it has no classes", table)
+        return []
+    label = _column(table, columns, "label", config.label_column, LABELS)
+    rows = []
+    for number, (name, value) in enumerate(zip(columns[file], columns[label], strict=True)):
+        path = _beside(table, str(name))
+        if path is None:
+            raise UserError(f"{table}: row {number} names {name}, which is not there")
+        if value is None:
+            raise UserError(f"{table}: row {number} has no class in column {label!r}")
+        rows.append(Listed(path, value))
+    return rows
+
+
+def _read(table: Path) -> dict[str, Sequence[str | int | None]]:
+    """The columns of a table; names of files stay text, whatever they look like."""
+    as_text = pa.csv.ConvertOptions(column_types=dict.fromkeys(FILES, pa.string()), strings_can_be_null=True)
+    try:
+        if table.suffix == ".csv":
+            read = pa.csv.read_csv(table, convert_options=as_text)
+        elif table.suffix == ".jsonl":
+            read = pa.json.read_json(table)
+        else:
+            read = pq.read_table(table)
+        return dict(zip(read.column_names, (column.to_pylist() for column in read.columns), strict=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{table}: cannot be read as a table ({str(error).splitlines()[0]})") from error
+
+
+def _column(
+    table: Path, columns: dict[str, Sequence[str | int | None]], what: str, named: str | None, known: tuple[str, ...]
+) -> str:
+    """The column that the user named, else the first of those known."""
+    if named is not None and named in columns:
+        return named
+    lower = {name.lower(): name for name in reversed(columns)}
+    first = next((lower[name] for name in known if name in lower), None)
+    if named is not None or first is None:
+        raise UserError(
+            f"{table}: has no {what} column{f' {named}' if named else ''} (it has {', '.join(columns)}); "
+            f"set {what}_column to one of them"
+        )
+    return first
+
+
+def _beside(table: Path, name: str) -> Path | None:
+    """The file of that name, with or without its ending, beside a table or in a folder there."""
+    for folder in BESIDE:
+        path = table.parent / folder / name
+        if path.is_file():
+            return path
+        if not path.suffix and (found := sorted(path.parent.glob(f"{path.name}.*"))):
+            return found[0]
+    return None
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
