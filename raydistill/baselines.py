@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raydistill.artifact import Artifact
-from raydistill.data import Dataset, Split
+from raydistill.data import Dataset, Split, is_same
 from raydistill.device import pick_device
 from raydistill.evaluate import Evaluation, confusions, evaluate_planned, train_networks
 from raydistill.method import DistilledSet
@@ -78,14 +78,19 @@ def evaluate_with_baseline(
     seed: int = 0,
     device: str = "auto",
     data_dir: str | Path | None = None,
-) -> tuple[Evaluation, Evaluation]:
-    """`evaluate`, and the same network with random real images; arguments and errors are those of `evaluate`."""
+    allow_other_data: bool = False,
+) -> tuple[Evaluation, Evaluation, bool]:
+    """`evaluate`, the same network with random real images, and whether the data are those that the set was made from.
+
+    Arguments and errors are those of `evaluate`.
+    """
     plan = config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
     where = pick_device(device)
-    data = real_data_for(artifact, None, data_dir).to(where)
+    data = real_data_for(artifact, None, data_dir, allow_other_data).to(where)
     result = evaluate_planned(artifact, plan, data, epochs, nets, seed)
     like = artifact.distilled.to(where).with_epochs(epochs or artifact.config.epochs)
-    return result, random_real(model, start, like, data, seed, objective_of(config, data.class_names))
+    baseline = random_real(model, start, like, data, seed, objective_of(config, data.class_names))
+    return result, baseline, is_same(data, artifact.provenance)
 
 
 class Baselines:

@@ -14,6 +14,7 @@ from raydistill.screen import (
     DataDir,
     Debug,
     Json,
+    OtherData,
     Set,
     console,
     one_line_errors,
@@ -49,6 +50,7 @@ def distill(
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: runs/DATASET-NETWORK-TIME].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     data_dir: DataDir = None,
+    allow_other_data: OtherData = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -60,6 +62,8 @@ def distill(
 
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
+        if allow_other_data and resume is None:
+            raise UserError("--allow-other-data: is for --resume; a new run takes the data that are there")
         values = run_settings(read_yaml(config), config) if config else {}
         settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
 
@@ -76,6 +80,7 @@ def distill(
                 out=folder,
                 resume=resume is not None,
                 data_dir=data_dir,
+                allow_other_data=allow_other_data,
                 watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
             )
         path = folder / f"best{SUFFIX}"
@@ -99,6 +104,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     data_dir: DataDir = None,
+    allow_other_data: OtherData = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -113,7 +119,7 @@ def evaluate(
         use_threads()
         start = time.perf_counter()
         with console.status("testing"):
-            result, baseline = evaluate_with_baseline(
+            result, baseline, same_data = evaluate_with_baseline(
                 loaded,
                 network=network,
                 weights=weights,
@@ -123,6 +129,7 @@ def evaluate(
                 seed=seed,
                 device=device,
                 data_dir=data_dir,
+                allow_other_data=allow_other_data,
             )
         metrics = {
             **result.metrics("test_"),
@@ -132,6 +139,7 @@ def evaluate(
             "artifact": artifact,
             "seconds": time.perf_counter() - start,
             "iterations": loaded.metrics.get("iterations"),
+            **({} if same_data else {"other_data": True}),
         }
         print_accuracy(metrics)
         if as_json:
@@ -189,6 +197,7 @@ def baselines(
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N [default: of the settings, else auto].")
     ] = None,
     data_dir: DataDir = None,
+    allow_other_data: OtherData = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -203,7 +212,9 @@ def baselines(
 
         use_threads()
         with console.status("testing"):
-            comparison = compare(wanted, draws=draws, device=device, data_dir=data_dir)
+            comparison = compare(
+                wanted, draws=draws, device=device, data_dir=data_dir, allow_other_data=allow_other_data
+            )
         console.print(baselines_table(comparison))
         if as_json:
             print_json(comparison.to_json() | {"seconds": time.perf_counter() - begin})
@@ -236,6 +247,7 @@ def sweep(
     overrides: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this name in its storage.")] = False,
     data_dir: DataDir = None,
+    allow_other_data: OtherData = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -244,11 +256,15 @@ def sweep(
         from raydistill.settings import validated, with_overrides
         from raydistill.sweep_config import SweepConfig, sweep_values
 
+        if allow_other_data and not resume:
+            raise UserError("--allow-other-data: is for --resume; a new sweep takes the data that are there")
         settings = validated(SweepConfig, with_overrides(sweep_values(source), overrides or []), f"{source}: ")
         from raydistill.sweep.run import sweep as run_sweep
         from raydistill.sweep.summary import print_summary
 
-        result = run_sweep(settings, resume=resume, data_dir=data_dir, console=console)
+        result = run_sweep(
+            settings, resume=resume, data_dir=data_dir, allow_other_data=allow_other_data, console=console
+        )
         print_summary(result, console)
         if as_json:
             print_json(result.to_json())
@@ -340,7 +356,9 @@ def _folder(given: Path | None, name: str) -> AbstractContextManager[Path]:
 
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:
     keys = ("test_accuracy", "test_accuracy_std", "test_accuracy_before", "nets", "num_images", "baseline_random_real")
-    return {**artifact.metrics, **{key: artifact.metrics.get(key) for key in keys}, "artifact": str(path)}
+    return {**artifact.metrics, **{key: artifact.metrics.get(key) for key in keys}, "artifact": str(path)} | (
+        {"other_data": True} if artifact.provenance.get("other_data") else {}
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from raydistill.artifact import Artifact, load
 from raydistill.bank import adapted
 from raydistill.baselines import Baselines, ByGradient, Judged
 from raydistill.config import DistillConfig
-from raydistill.data import Dataset, load_dataset
+from raydistill.data import Dataset, is_same, load_dataset
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import UserError
 from raydistill.evaluate import evaluate_set
@@ -26,10 +26,14 @@ class Comparison:
     rows: dict[str, Judged]
     config: DistillConfig
     num_images: int
+    other_data: bool = False
+    """Whether the data are others than those that the distilled set was made from."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         about = {"num_images": self.num_images, "dataset": self.config.dataset, "network": self.config.network}
+        if self.other_data:
+            about["other_data"] = True
         return {"baselines": {name: asdict(row) for name, row in self.rows.items()}, **about}
 
 
@@ -40,6 +44,7 @@ def compare(
     device: str | None = None,
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
+    allow_other_data: bool = False,
 ) -> Comparison:
     """Tests random real, optimized real, k-means and average images, and the distilled ones where there are any.
 
@@ -49,14 +54,15 @@ def compare(
         device: auto, cpu, cuda or cuda:N; by default the one of the settings, for an artifact auto.
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
+        allow_other_data: go on with other data than those that the artifact was made from.
 
     Raises:
-        UserError: the settings do not fit the data, or the artifact does not fit its network.
+        UserError: the settings do not fit the data, or the artifact fits neither its network nor its data.
     """
     if draws < 1:
         raise UserError(f"draws={draws}: at least 1")
     if isinstance(source, Artifact):
-        return _compare_artifact(source, draws, device or "auto", data, data_dir)
+        return _compare_artifact(source, draws, device or "auto", data, data_dir, allow_other_data)
     config = adapted(source.model_copy(update={"device": device or source.device}))
     run = Run(config, data or load_dataset(config, data_dir))  # what it would start with
     start, like = run.distiller.initial_weights[0], run.distiller.learned.unstack()[0]
@@ -65,13 +71,18 @@ def compare(
 
 
 def _compare_artifact(
-    artifact: Artifact, draws: int, device: str, data: Dataset | None, data_dir: str | Path | None
+    artifact: Artifact,
+    draws: int,
+    device: str,
+    data: Dataset | None,
+    data_dir: str | Path | None,
+    allow_other_data: bool,
 ) -> Comparison:
     config, network, start = evaluation_plan(artifact)
     where = pick_device(device)
     if where.type == "cuda":  # as `evaluate_planned`
         use_precision(config.precision, where, config.deterministic)
-    data = real_data_for(artifact, data, data_dir).to(where)
+    data = real_data_for(artifact, data, data_dir, allow_other_data).to(where)
     objective = objective_of(config, data.class_names)
     distilled = artifact.distilled.to(where)
     weights = start.held_out(config.test_nets, "test", config.seed).to(where)  # as at the end of the run
@@ -80,7 +91,7 @@ def _compare_artifact(
     near = by_neighbours(distilled.images[None], classes, data.val, data.test, objective)
     baselines = Baselines(network, start, distilled, data, config.seed, objective, draws)
     rows = {"distilled": Judged(ByGradient.of(result, None), near), **baselines.all()}
-    return Comparison(rows, config, distilled.num_images)
+    return Comparison(rows, config, distilled.num_images, not is_same(data, artifact.provenance))
 
 
 def read_source(name: str | None, overrides: list[str]) -> Artifact | DistillConfig:

@@ -50,7 +50,7 @@ class DataSettings(Settings):
         try:
             ImageColor.getrgb(colour)
         except ValueError as error:
-            raise ValueError(f"{colour} is no colour; take white, black, or one as #808080") from error
+            raise ValueError("should be a colour, as white, black or #808080") from error
         return colour
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from raydistill.artifact import SUFFIX, Artifact, save
 from raydistill.bank import Bank, adapted, load_bank
 from raydistill.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.config import DistillConfig
-from raydistill.data import Dataset, load_dataset
+from raydistill.data import Dataset, check_same, load_dataset
 from raydistill.device import pick_device, use_threads
 from raydistill.errors import Diverged, UserError
 from raydistill.lock import is_empty, own_folder
@@ -51,6 +51,7 @@ def distill(
     resume: bool = False,
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
+    allow_other_data: bool = False,
     watchers: tuple[Watcher, ...] = (),
 ) -> Artifact:
     """Runs one distillation to its end, or until Ctrl-C or SIGTERM, and tests its best set.
@@ -62,6 +63,7 @@ def distill(
         resume: go on from the checkpoint in `out`.
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
+        allow_other_data: with `resume`, go on with other data than the run began with; the artifact tells.
         watchers: are told of the progress.
 
     Returns:
@@ -69,8 +71,8 @@ def distill(
         nets, baseline_random_real, num_images, iterations, seconds, and stopped=1 where it was interrupted.
 
     Raises:
-        UserError: the settings do not fit the data, there is nothing to resume, or the folder holds something or
-            is in use.
+        UserError: the settings do not fit the data, there is nothing to resume or the data are others, or the folder
+            holds something or is in use.
         Diverged: the loss was not finite before the first validation.
     """
     folder = Path(out) if out is not None else None
@@ -81,7 +83,10 @@ def distill(
     with own_folder(folder) if folder is not None else nullcontext():
         state = _state(folder, resume) if folder is not None else None
         config = _settings(config, state, folder)
-        return _to_the_end(config, state, folder, data or load_dataset(config, data_dir), watchers)
+        data = data or load_dataset(config, data_dir)
+        if state is not None:
+            check_same(data, state.get("data", {}), str(folder), allow_other_data)
+        return _to_the_end(config, state, folder, data, watchers)
 
 
 def _to_the_end(

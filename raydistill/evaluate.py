@@ -76,6 +76,7 @@ def evaluate(
     device: str = "auto",
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
+    allow_other_data: bool = False,
 ) -> Evaluation:
     """Test accuracy of an artifact over networks that were not used to make it, before and after training on it.
 
@@ -92,18 +93,20 @@ def evaluate(
         device: auto, cpu, cuda or cuda:N.
         data: the real data, where they are loaded already; else they are read from where the config says.
         data_dir: folder of downloaded data sets.
+        allow_other_data: go on with other data than those that the set was made from.
 
     Returns:
         The measures after training; those before it are in `more`, with names that end in `_before`.
 
     Raises:
-        UserError: the artifact cannot be read, or the network does not fit it.
+        UserError: the artifact cannot be read, or the network or the data do not fit it.
     """
     if not isinstance(artifact, Artifact):
         artifact = load(artifact)
     where = pick_device(device)
     plan = evaluation_plan(artifact, network, weights, nets, bank)
-    return evaluate_planned(artifact, plan, real_data_for(artifact, data, data_dir).to(where), epochs, nets, seed)
+    data = real_data_for(artifact, data, data_dir, allow_other_data).to(where)
+    return evaluate_planned(artifact, plan, data, epochs, nets, seed)
 
 
 def evaluate_planned(

@@ -7,17 +7,19 @@ import torch
 from raydistill.artifact import Artifact
 from raydistill.bank import check_bank, load_bank
 from raydistill.config import DistillConfig
-from raydistill.data import Dataset, load_dataset
+from raydistill.data import Dataset, check_same, load_dataset
 from raydistill.errors import UserError
 from raydistill.method.weights import BankWeights, FixedWeights, InitialWeights, RandomWeights
 from raydistill.networks import Network, build_network
 
 
-def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path | None) -> Dataset:
+def real_data_for(
+    artifact: Artifact, data: Dataset | None, data_dir: str | Path | None, allow_other_data: bool = False
+) -> Dataset:
     """The real data an artifact was made from: `data`, or read from where its config says.
 
     Raises:
-        UserError: they are not there, or do not fit the artifact.
+        UserError: they are not there, do not fit the artifact or, where only those will do, are other ones.
     """
     data = data or load_dataset(artifact.config, data_dir)
     if data.image_shape != artifact.image_shape or data.class_names != artifact.class_names:
@@ -25,6 +27,7 @@ def real_data_for(artifact: Artifact, data: Dataset | None, data_dir: str | Path
             f"dataset={data.name} has {data.num_classes} classes of images {data.image_shape}, the artifact "
             f"{len(artifact.class_names)} classes of {artifact.image_shape}"
         )
+    check_same(data, artifact.provenance, "the distilled set", allow_other_data)
     return data
 
 

@@ -22,7 +22,7 @@ from raydistill.bank import (
     write_manifest,
 )
 from raydistill.config import PretrainConfig
-from raydistill.data import Dataset, load_dataset
+from raydistill.data import Dataset, identity, is_same, load_dataset
 from raydistill.data.augment import augmented
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Stopped, UserError
@@ -36,6 +36,7 @@ from raydistill.networks import Network, build_network
 from raydistill.storage import read_json, whole_file, write_json
 
 SETTINGS = "pretrain.json"
+DATA = "data.json"  # in a bank's folder: by which the real data are known again
 CHECKPOINT = "checkpoint.pt"
 Progress = Callable[[int, int, float], None]  # networks done before this chunk, epochs done of it, mean loss
 
@@ -78,6 +79,7 @@ def _train(
     config: PretrainConfig, folder: Path, data: Dataset, progress: Progress, stop: Callable[[], bool]
 ) -> BankManifest:
     """Trains the networks that `folder` lacks, and makes it a bank."""
+    _check_data(data, folder)
     trainer = BankTrainer(config, data)
     start = time.perf_counter()
     for first in range(0, config.nets, config.chunk):
@@ -89,7 +91,7 @@ def _train(
             (folder / CHECKPOINT).unlink(missing_ok=True)
     about = {
         "seconds": time.perf_counter() - start,  # of the last call, where it went on with a stopped one
-        "dataset_fingerprint": trainer.data.fingerprint,
+        **identity(trainer.data),
         "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
     }
     return write_manifest(folder, config, trainer.data, trainer.network, about)
@@ -113,6 +115,15 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
         raise UserError(f"{folder}: is not an empty folder, and holds no bank to go on with; choose another --out")
     else:
         write_json(str(path), settings)
+
+
+def _check_data(data: Dataset, folder: Path) -> None:
+    """Keeps in the folder by what its data are known; raises UserError where they are no longer the same."""
+    path = folder / DATA
+    if not path.exists():
+        write_json(str(path), identity(data))
+    elif not is_same(data, read_json(str(path))):
+        raise UserError(f"{folder}: was begun with other data than dataset={data.name} holds now; choose another --out")
 
 
 class BankTrainer:

@@ -15,7 +15,7 @@ from raydistill.artifact import Artifact
 from raydistill.bank import Bank, check_bank, load_bank
 from raydistill.baselines import random_real
 from raydistill.config import DistillConfig
-from raydistill.data import Dataset
+from raydistill.data import Dataset, identity, is_same
 from raydistill.device import pick_device, use_precision
 from raydistill.errors import Diverged
 from raydistill.evaluate import WORST_LOSS, Evaluation, before_and_after, evaluate_set
@@ -73,6 +73,7 @@ class Run:
         self.leader = 0  # which set of the population did best in the last validation,
         self.best_member = 0  # and which one `best` is of
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # the best of each so far
+        self.other_data = False  # whether it went on with other data than it began with
         self.seconds = 0.0
         self._loss_sum = torch.zeros(config.population, device=self.device)
         self._loss_count = torch.zeros(config.population, device=self.device)
@@ -181,9 +182,11 @@ class Run:
         fixed = self.network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
         about = {
             "seed": self.config.seed,
-            "dataset_fingerprint": self.data.fingerprint,
+            **identity(self.data),
             "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
         }
+        if self.other_data:
+            about["other_data"] = True
         if self.bank is not None:
             about["bank"] = self.bank.fingerprint
         if self.config.population > 1:
@@ -210,6 +213,7 @@ class Run:
         best = self.best and {k: getattr(self.best, k) for k in ("images", "labels", "raw_rates")}
         return {
             "config": self.config.model_dump(mode="json"),
+            "data": identity(self.data) | {"other_data": self.other_data},
             "distiller": self.distiller.state_dict(),
             "best": best,
             "best_metrics": self.best_metrics,
@@ -219,7 +223,9 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a Run with the same config and data."""
+        """Goes on from a `state_dict` of a Run with the same config; that its data were others is kept."""
+        kept = state.get("data", {})
+        self.other_data = bool(kept.get("other_data")) or not is_same(self.data, kept)
         self.distiller.load_state_dict(state["distiller"])
         if self.workers is not None:
             self.workers.order(self.workers.LOAD, state["distiller"])

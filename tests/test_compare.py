@@ -60,7 +60,7 @@ def test_json_holds_plain_values(small, digits):
 def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
     artifact = distill(small, data=digits)
     _, network, start = evaluation_plan(artifact)
-    result, baseline = evaluate_with_baseline(artifact, epochs=5, device="cpu")
+    result, baseline, _ = evaluate_with_baseline(artifact, epochs=5, device="cpu")
     assert result == evaluate(artifact, epochs=5, data=digits)
     assert baseline == random_real(network, start, artifact.distilled.with_epochs(5), digits)
 

@@ -1,5 +1,6 @@
 """Real data: where they come from, how they are split and normalised."""
 
 from raydistill.data.dataset import Dataset, Split, load_dataset
+from raydistill.data.identity import check_same, identity, is_same
 
-__all__ = ["Dataset", "Split", "load_dataset"]
+__all__ = ["Dataset", "Split", "check_same", "identity", "is_same", "load_dataset"]

@@ -101,7 +101,12 @@ def _encoded(column: pa.ChunkedArray, where: str, folder: Path | None) -> Sequen
 
 
 def _tensors(column: pa.ChunkedArray) -> np.ndarray:
-    return np.concatenate([chunk.to_numpy_ndarray() for chunk in column.chunks])
+    """Tensors as an array [M, ...]; pyarrow's own `to_numpy_ndarray` fails on permuted ones that are not square."""
+    kind = column.type
+    flat = [chunk.storage.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    stored = np.concatenate(flat).reshape(len(column), *kind.shape)
+    order = kind.permutation or range(len(kind.shape))
+    return stored.transpose(0, *(1 + place for place in order))
 
 
 def _lists(column: pa.ChunkedArray, where: str) -> np.ndarray:

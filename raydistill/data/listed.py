@@ -60,7 +60,7 @@ def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Li
 
 def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
     """The rows of a table; none, with a line, where it has no classes and they are not needed."""
-    columns = _read(table)
+    columns = _read(table, config.image_column)
     file = _column(table, columns, "image", config.image_column, FILES)
     if not needed and not config.label_column and not {name.lower() for name in columns} & set(LABELS):
         logger.warning("%s: is not used, as it has no classes", table)
@@ -77,12 +77,11 @@ def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
     return rows
 
 
-def _read(table: Path) -> dict[str, Sequence[str | int | None]]:
-    """The columns of a table; names of files stay text, whatever they look like."""
-    as_text = pa.csv.ConvertOptions(column_types=dict.fromkeys(FILES, pa.string()), strings_can_be_null=True)
+def _read(table: Path, image_column: str | None) -> dict[str, Sequence[str | int | None]]:
+    """The columns of a table."""
     try:
         if table.suffix == ".csv":
-            read = pa.csv.read_csv(table, convert_options=as_text)
+            read = pa.csv.read_csv(table, convert_options=_names_as_text(table, image_column))
         elif table.suffix == ".jsonl":
             read = pa.json.read_json(table)
         else:
@@ -90,6 +89,13 @@ def _read(table: Path) -> dict[str, Sequence[str | int | None]]:
         return dict(zip(read.column_names, (column.to_pylist() for column in read.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{table}: cannot be read as a table ({str(error).splitlines()[0]})") from error
+
+
+def _names_as_text(table: Path, image_column: str | None) -> pa.csv.ConvertOptions:
+    """Names of files stay text, whatever they look like: 007 is not 7."""
+    with pa.csv.open_csv(table) as reader:
+        names = [name for name in reader.schema.names if name.lower() in FILES or name == image_column]
+    return pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
 
 
 def _column(

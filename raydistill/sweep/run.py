@@ -11,13 +11,13 @@ from rich.console import Console
 
 from raydistill.bank import Bank, adapted, load_bank
 from raydistill.cluster.connect import ray_running
-from raydistill.data import Dataset, load_dataset
+from raydistill.data import Dataset, check_same, identity, load_dataset
 from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
 from raydistill.probe import check_writable
 from raydistill.run import matched
 from raydistill.settings import validated
-from raydistill.storage import exists, join, open_place, write_json
+from raydistill.storage import exists, join, open_place, read_json, write_json
 from raydistill.sweep.failures import failures_judged
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
@@ -30,6 +30,8 @@ from raydistill.sweep.trainable import DistillTrial
 from raydistill.sweep.watch import Watch
 from raydistill.sweep_config import SWEEP_FILE, Asha, Resources, SweepConfig, sweep_values
 
+DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
+
 
 def sweep(
     config: SweepConfig,
@@ -37,6 +39,7 @@ def sweep(
     resume: bool = False,
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
+    allow_other_data: bool = False,
     console: Console | None = None,
 ) -> SweepResult:
     """Runs a sweep to its end on the Ray cluster at hand, or on a local one that ends with it.
@@ -47,6 +50,7 @@ def sweep(
             last checkpoint, the search goes on with what it knew.
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
+        allow_other_data: with `resume`, go on with other data than the sweep began with; the artifacts tell.
         console: where to show progress; None for nowhere.
 
     Raises:
@@ -57,6 +61,7 @@ def sweep(
     check_storage(config, folder, resume)
     common = adapted(config.trial_config({}))
     data = data or load_dataset(common, data_dir)
+    known = _data_known(folder, data, allow_other_data) if resume else identity(data)
     bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
     shared: dict[str, Any] = {
@@ -68,6 +73,7 @@ def sweep(
     with ray_running(config.resources, common.workers):
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
+        write_json(join(folder, DATA_FILE), known)
         places = fitted(config, shared, folder, resume, console.print if console else lambda line: None)
         shared["gpus"] = places.gpu
         trainable = _trainable(places, shared)
@@ -82,6 +88,18 @@ def sweep(
             watch.say("testing", result.front)
             tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.rows.finished), result.front)
         return replace(result, stopped=watch.stopped)
+
+
+def _data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, Any]:
+    """By what the data of a sweep that goes on are known, and whether they are others than before.
+
+    Raises:
+        UserError: they are, and may not be.
+    """
+    place = join(folder, DATA_FILE)
+    kept = read_json(place) if exists(place) else {}
+    same = check_same(data, kept, folder, allow_other_data)
+    return {**identity(data), **({} if same and not kept.get("other_data") else {"other_data": True})}
 
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:

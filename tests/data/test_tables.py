@@ -102,8 +102,6 @@ def broken(kind, path):
         return pa.table({"label": LABELS})
     if kind == "float labels":
         return table(labels=LABELS * 0.5)
-    if kind == "negative labels":
-        return table(labels=LABELS - 1)
     if kind == "null image":
         return pa.table({"image": [None] + [png(p) for p in PIXELS[1:]], "label": LABELS})
     return table(labels=[0] * 29 + [1])
@@ -115,7 +113,6 @@ def broken(kind, path):
         ("bad image", ["row 0", "not an image"]),
         ("no image", ["no image column", "set image_column"]),
         ("float labels", ["column 'label'", "neither whole numbers"]),
-        ("negative labels", ["column 'label'", "-1 to 1"]),
         ("null image", ["row 0 has no image"]),
         ("lonely class", ["split"]),
     ],

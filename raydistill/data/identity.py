@@ -1,0 +1,38 @@
+"""Whether real data are those that something was made from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raydistill.data.dataset import Dataset
+from raydistill.errors import UserError
+
+
+def identity(data: Dataset) -> dict[str, str]:
+    """What `is_same` needs to know the data again: sums over pixels, and over files where there are some."""
+    known = {"dataset_fingerprint": data.fingerprint, "dataset_encoded": data.encoded}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def is_same(data: Dataset, kept: Mapping[str, Any]) -> bool:
+    """Whether an `identity` is that of the data: by pixels or, as other decoders give other pixels, by files.
+
+    What was kept by hand, without any, is taken to be of these data.
+    """
+    mine = identity(data)
+    both = [name for name in mine if kept.get(name) is not None]
+    return not both or any(mine[name] == kept[name] for name in both)
+
+
+def check_same(data: Dataset, kept: Mapping[str, Any], whose: str, allow_other_data: bool = False) -> bool:
+    """`is_same`, where that is asked for.
+
+    Raises:
+        UserError: the data are others, and those are not allowed.
+    """
+    same = is_same(data, kept)
+    if not same and not allow_other_data:
+        raise UserError(
+            f"{whose}: was made from other data than dataset={data.name} holds now: files, classes or pixels changed; "
+            "bring the old ones back, or go on with these: --allow-other-data"
+        )
+    return same
