@@ -11,9 +11,12 @@ import urllib.request
 from urllib.error import URLError
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.io
 import torch
+from pictures import table
 from torchvision import datasets
 
 from raydistill.config import DistillConfig
@@ -184,3 +187,23 @@ def test_what_is_missing_is_downloaded(tmp_path, monkeypatch, served):
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(archive))
     for name in ("svhn", "usps", "cifar10"):
         assert load(name, here).fingerprint == load(name, there).fingerprint
+
+
+@pytest.mark.parametrize(("name", "label"), [("cifar10", "label"), ("mnist", "label"), ("cifar100", "fine_label")])
+def test_named_data_as_parquet_in_the_hugging_face_layout(name, label, tmp_path):
+    kinds = np.repeat(np.arange(10), 5)
+    content = table(kinds).rename_columns(["image", label])
+    if name == "cifar100":
+        content = content.append_column("coarse_label", pa.array(kinds // 5))
+    (tmp_path / name).mkdir()
+    for split in ("train", "test"):
+        pq.write_table(content, tmp_path / name / f"{split}-00000-of-00001.parquet")
+    data = load_dataset(DistillConfig(dataset=name, val_fraction=0.2), tmp_path)
+    assert (len(data.test), data.num_classes) == (50, 10)
+    assert data.class_names == (DIGITS if name == "mnist" else tuple(str(k) for k in range(10)))
+
+
+def test_real_data_lie_as_parquet(real_data):
+    for name in ("usps", "cifar10"):
+        named = load_dataset(DistillConfig(dataset=name), real_data)
+        assert named.fingerprint == load_dataset(DistillConfig(dataset=f"parquet:{real_data / name}")).fingerprint
