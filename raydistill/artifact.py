@@ -27,7 +27,7 @@ from raydistill.config import DistillConfig
 from raydistill.errors import UserError
 from raydistill.method import DistilledSet
 from raydistill.settings import validated
-from raydistill.storage import open_place, read_file, write_file
+from raydistill.storage import open_place, read_file, to_json, write_file
 
 FORMAT_VERSION = 1
 SUFFIX = ".distilled"
@@ -108,7 +108,7 @@ def save(artifact: Artifact, path: str | Path) -> None:
             provenance=artifact.provenance,
             sha256=sums,
         )
-        write_file(filesystem, f"{place}/manifest.json", manifest.model_dump_json(indent=2).encode())
+        write_file(filesystem, f"{place}/manifest.json", to_json(manifest.model_dump(mode="json")))
         if local:
             _swap(place, target)
     except OSError as error:

@@ -25,7 +25,7 @@ from raydistill.data import Dataset
 from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
 from raydistill.networks import Network
-from raydistill.storage import open_place, read_file
+from raydistill.storage import open_place, read_file, to_json, whole_file
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -94,9 +94,8 @@ def network_files(folder: Path, chunk: int) -> Path:
 
 def write_bank_file(path: Path, table: pa.Table) -> None:
     """Writes one file of networks, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(to_ipc(table))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_bytes(to_ipc(table))
 
 
 def write_manifest(
@@ -119,9 +118,8 @@ def write_manifest(
         provenance=provenance,
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    partial = folder / "manifest.partial"
-    partial.write_text(manifest.model_dump_json(indent=2))
-    partial.replace(folder / MANIFEST)
+    with whole_file(folder / MANIFEST) as partial:
+        partial.write_bytes(to_json(manifest.model_dump(mode="json")))
     return manifest
 
 

@@ -7,7 +7,7 @@ import torch
 
 from raydistill.errors import UserError
 from raydistill.run import Run
-from raydistill.storage import whole_file
+from raydistill.tensor_file import save_tensors
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -15,8 +15,7 @@ CHECKPOINT = "checkpoint.pt"
 def save_checkpoint(run: Run, folder: Path) -> None:
     """Writes the run's whole state; an older one stays until the new is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / CHECKPOINT) as file:
-        torch.save(run.state_dict(), file)
+    save_tensors(run.state_dict(), folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from raydistill.errors import UserError
 from raydistill.lock import new_folder
+from raydistill.output import lasting_output, say
 from raydistill.screen import (
     DataDir,
     Debug,
@@ -22,10 +23,13 @@ from raydistill.screen import (
     print_json,
     print_result,
 )
-from raydistill.shell import typed
+from raydistill.shell import command, typed
 
 if TYPE_CHECKING:
     from raydistill.artifact import Artifact
+    from raydistill.config import DistillConfig, PretrainConfig
+
+MOST_LETTERS = 80  # of a folder's name, which a path may have gone into; file systems take 255 bytes
 
 app = typer.Typer(
     help="Distil data sets into a few synthetic images, and sweep for the best trade of accuracy and size.",
@@ -37,7 +41,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `raydistill` command."""
-    app()
+    with lasting_output():
+        app()
 
 
 @app.command()
@@ -65,7 +70,8 @@ def distill(
         if allow_other_data and resume is None:
             raise UserError("--allow-other-data: is for --resume; a new run takes the data that are there")
         values = run_settings(read_yaml(config), config) if config else {}
-        settings = validated(DistillConfig, with_overrides(values, overrides or [])) if resume is None else None
+        values = with_overrides(values, overrides or [], DistillConfig)
+        settings = validated(DistillConfig, values) if resume is None else None
 
         from raydistill.artifact import SUFFIX
         from raydistill.device import use_threads
@@ -73,8 +79,7 @@ def distill(
         from raydistill.progress import ProgressBar, TensorBoardWatcher
 
         use_threads()
-        name = f"{settings.dataset}-{settings.network}" if settings else ""
-        with _folder(resume or out, name) as folder:
+        with _folder(resume or out, settings) as folder:
             artifact = run_to_the_end(
                 settings,
                 out=folder,
@@ -160,8 +165,9 @@ def pretrain(
         from raydistill.config import PretrainConfig
         from raydistill.settings import read_yaml, validated, with_overrides
 
-        settings = validated(PretrainConfig, with_overrides(read_yaml(config) if config else {}, overrides or []))
-        folder = out or Path("banks") / f"{settings.dataset}-{settings.network}".replace(":", "-").replace("/", "_")
+        values = with_overrides(read_yaml(config) if config else {}, overrides or [], PretrainConfig)
+        settings = validated(PretrainConfig, values)
+        folder = _at_home(out) if out else Path("banks") / _name(settings)
         from raydistill.device import use_threads
         from raydistill.distill import stop_on_signals
         from raydistill.pretrain import pretrain as train_bank
@@ -172,13 +178,10 @@ def pretrain(
         with stop_on_signals() as stop, pretrain_bar(console, settings) as progress:
             manifest = train_bank(settings, folder, data_dir=data_dir, progress=progress, stop=stop)
         accuracy, std, nets = (manifest.metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
-        console.print(
-            f"[bold]{nets} networks in {folder}: test accuracy {100 * accuracy:.1f}% ± {100 * std:.1f}[/]",
-            highlight=False,
-        )
-        console.print("to distil for them:", highlight=False)
-        command = f"raydistill distill --set weights=random_pretrained --set bank={folder}"
-        console.print(f"  {typed(command)} --set dataset=...", highlight=False, soft_wrap=True)
+        say(console, (f"{nets} networks in {folder}: test accuracy {100 * accuracy:.1f}% ± {100 * std:.1f}", "bold"))
+        say(console, "to distil for them:")
+        words = ("raydistill", "distill", "--set", "weights=random_pretrained", "--set", f"bank={folder}")
+        say(console, f"  {typed(command(*words))} --set dataset=...")
         if as_json:
             print_json({**manifest.metrics, "bank": str(folder), "seconds": time.perf_counter() - start})
 
@@ -234,7 +237,7 @@ def show(
 
         loaded = load(artifact)
         write_figure(artifact_grid(loaded), out)
-        console.print(f"{loaded.distilled.num_images} images drawn to {out}")
+        say(console, f"{loaded.distilled.num_images} images drawn to {out}")
         if as_json:
             print_json({"artifact": artifact, "picture": str(out), "num_images": loaded.distilled.num_images})
 
@@ -258,7 +261,9 @@ def sweep(
 
         if allow_other_data and not resume:
             raise UserError("--allow-other-data: is for --resume; a new sweep takes the data that are there")
-        settings = validated(SweepConfig, with_overrides(sweep_values(source), overrides or []), f"{source}: ")
+        settings = validated(
+            SweepConfig, with_overrides(sweep_values(source), overrides or [], SweepConfig), f"{source}: "
+        )
         from raydistill.sweep.run import sweep as run_sweep
         from raydistill.sweep.summary import print_summary
 
@@ -284,7 +289,7 @@ def check(
 
         summary = cluster_summary(check_cluster(file))
         kinds = ", ".join(f"{kind['least']} to {kind['most']} {name}" for name, kind in summary["workers"].items())
-        console.print(f"{file}: ready for `ray up {file}`: a head and {kinds}", highlight=False, soft_wrap=True)
+        say(console, f"{file}: ready for `{command('ray', 'up', file)}`: a head and {kinds}")
         if as_json:
             print_json({"file": str(file)} | summary)
 
@@ -338,20 +343,34 @@ def stop(
         from raydistill.sweep.status import ALIVE, print_status
         from raydistill.sweep.status import stop as stop_sweep
 
-        found = stop_sweep(storage, timeout, tell=lambda state: console.print(state, highlight=False))
+        found = stop_sweep(storage, timeout, tell=lambda state: say(console, state))
         print_status(found, console)
         if found.state in ALIVE:
-            console.print(f"[yellow]it was asked to stop, and is still {found.state}[/]", highlight=False)
+            say(console, (f"it was asked to stop, and is still {found.state}", "yellow"))
         if as_json:
             print_json(found.to_json())
 
 
-def _folder(given: Path | None, name: str) -> AbstractContextManager[Path]:
+def _folder(given: Path | None, settings: "DistillConfig | None") -> AbstractContextManager[Path]:
     """The folder that the user named, or a new one for this run alone."""
     if given is not None:
-        return nullcontext(given)
-    name = name.replace(":", "-").replace("/", "_")
-    return new_folder(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return nullcontext(_at_home(given))
+    assert settings is not None
+    return new_folder(Path("runs") / f"{_name(settings)}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _at_home(path: Path) -> Path:
+    from raydistill.storage import at_home
+
+    return Path(at_home(path))
+
+
+def _name(settings: "DistillConfig | PretrainConfig") -> str:
+    """What a run or bank is called unless the user says otherwise."""
+    from raydistill.storage import readable
+
+    name = f"{readable(settings.dataset)}-{settings.network}".replace(":", "-").replace("/", "_")
+    return name[-MOST_LETTERS:]
 
 
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:

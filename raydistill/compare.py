@@ -17,6 +17,7 @@ from raydistill.neighbours import by_neighbours
 from raydistill.plan import evaluation_plan, real_data_for
 from raydistill.run import Run
 from raydistill.settings import read_yaml, validated, with_overrides
+from raydistill.storage import at_home
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def read_source(name: str | None, overrides: list[str]) -> Artifact | DistillCon
     Raises:
         UserError: there is no such thing, or overrides come with an artifact.
     """
-    if name is None or name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return validated(DistillConfig, with_overrides(read_yaml(name) if name else {}, overrides))
+    if name is None or name.endswith((".yaml", ".yml")) or Path(at_home(name)).is_file():
+        return validated(DistillConfig, with_overrides(read_yaml(name) if name else {}, overrides, DistillConfig))
     if overrides:
         raise UserError(f"--set {overrides[0]}: {name} is no YAML file, and an artifact has its own settings")
     return load(name)

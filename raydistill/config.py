@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from raydistill.settings import Settings
+from raydistill.settings import Seed, Settings
 
 
 class DataSettings(Settings):
@@ -39,7 +39,7 @@ class DataSettings(Settings):
     crop_flip: half of them are mirrored as well, as Wang et al. 2018 did on CIFAR-10."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training data held out, by class, to choose between settings and iterations."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of that split; apart from `seed`, so that runs with different seeds are compared on the same images."""
 
     @field_validator("background")
@@ -182,7 +182,7 @@ class DistillConfig(DataSettings, NetworkSettings):
     test_nets: int = Field(50, ge=1)
     """Fresh networks of the final test, with random weights."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial images, the initial weights and the real batches."""
 
     @model_validator(mode="after")
@@ -269,5 +269,5 @@ class PretrainConfig(DataSettings, NetworkSettings):
     """Images in each step."""
     chunk: int = Field(8, ge=1)
     """Networks trained at once; each finished chunk is kept, so that a stopped bank goes on from there."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the initial weights and the orders of the images."""

@@ -19,6 +19,8 @@ from raydistill.errors import Diverged, UserError
 from raydistill.lock import is_empty, own_folder
 from raydistill.run import Metrics, Run
 from raydistill.settings import validated
+from raydistill.shell import command
+from raydistill.storage import at_home, open_place
 from raydistill.sweep_config import Resources
 
 if TYPE_CHECKING:
@@ -75,9 +77,11 @@ def distill(
             holds something or is in use.
         Diverged: the loss was not finite before the first validation.
     """
-    folder = Path(out) if out is not None else None
+    folder = Path(at_home(out)) if out is not None else None
     if resume and folder is None:
         raise UserError("resume=True: say which run, with out=FOLDER")
+    if folder is not None:
+        open_place(folder)  # or say now, rather than at the first checkpoint, why it is no place for an artifact
     if resume and folder is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder, so there is no run to resume")
     with own_folder(folder) if folder is not None else nullcontext():
@@ -122,7 +126,8 @@ def _state(folder: Path, resume: bool) -> dict[str, Any] | None:
         return load_checkpoint(folder)
     if not is_empty(folder):
         raise UserError(
-            f"{folder}: is not an empty folder; choose another --out, or go on with that run: --resume {folder}"
+            f"{folder}: is not an empty folder; choose another --out, or go on with that run: "
+            + command("--resume", folder)
         )
     return None
 

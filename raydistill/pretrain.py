@@ -33,7 +33,8 @@ from raydistill.method.record import recorded
 from raydistill.method.rng import named_generator
 from raydistill.method.unroll import losses_and_gradient
 from raydistill.networks import Network, build_network
-from raydistill.storage import read_json, whole_file, write_json
+from raydistill.storage import at_home, read_json, write_json
+from raydistill.tensor_file import save_tensors
 
 SETTINGS = "pretrain.json"
 DATA = "data.json"  # in a bank's folder: by which the real data are known again
@@ -67,7 +68,7 @@ def pretrain(
         UserError: the settings do not fit the data, or the folder holds something else or is in use.
         Stopped: `stop` said so; what was done is kept.
     """
-    folder = Path(out)
+    folder = Path(at_home(out))
     with nullcontext() if (folder / MANIFEST).exists() else own_folder(folder):  # a whole bank is only read
         begin_folder(config, folder)
         if (folder / MANIFEST).exists():
@@ -164,8 +165,8 @@ class BankTrainer:
         done = _load(checkpoint, first, weights, adam)
         for epoch in range(done, self.config.epochs):
             loss = self._epoch(epoch, members, weights, adam, stop)
-            with whole_file(checkpoint) as file:
-                torch.save({"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}, file)
+            state = {"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}
+            save_tensors(state, checkpoint)
             progress(first, epoch + 1, loss)
         return weights
 

@@ -17,6 +17,7 @@ from rich.progress import (
 
 from raydistill.config import PretrainConfig
 from raydistill.distill import Watcher
+from raydistill.output import say
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.run import Metrics, Run
 
@@ -33,10 +34,10 @@ class ProgressBar(Watcher):
         """Shows the bar, from where the run stands."""
         config, data = run.config, run.data
         images = run.current.num_images
-        self.console.print(
+        say(
+            self.console,
             f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network}, "
             f"{config.weights} weights, on {run.device}",
-            highlight=False,
         )
         self.bar.update(self.task, total=config.iterations, completed=run.iteration)
         if self.console.is_terminal:
@@ -55,7 +56,7 @@ class ProgressBar(Watcher):
         )
         self.bar.update(self.task, status=status)
         if not self.console.is_terminal:
-            self.console.print(f"{run.iteration}/{run.config.iterations}  {status}", highlight=False)
+            say(self.console, f"{run.iteration}/{run.config.iterations}  {status}")
 
     def on_test(self) -> None:
         """Takes the bar away."""
@@ -91,9 +92,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
     """A bar over all epochs of all networks of a bank; gives the function to tell of an epoch."""
     bar = _bar(console)
     task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
-    console.print(
-        f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each", highlight=False
-    )
+    say(console, f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each")
     if console.is_terminal:
         bar.start()
 
@@ -103,7 +102,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
         status = f"networks {first + 1} to {first + chunk}, epoch {epoch}/{config.epochs}, loss {loss:.4f}"
         bar.update(task, completed=first * config.epochs + epoch * chunk, status=status)
         if not console.is_terminal:
-            console.print(status, highlight=False)
+            say(console, status)
 
     try:
         yield tell

@@ -1,6 +1,5 @@
 """What the commands share: their options, what they print, and how they report what went wrong."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from raydistill.errors import Diverged, Stopped, UserError
-from raydistill.shell import typed
+from raydistill.output import in_a_line, lost_output, plain_console, say
+from raydistill.shell import command, typed
 
 if TYPE_CHECKING:
     from raydistill.artifact import Artifact
 
-console = Console()
-errors = Console(stderr=True)
+console = plain_console()
+errors = plain_console(stderr=True)
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated.")
@@ -40,51 +38,51 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        console.print(f"{escape(str(stopped))}; the same command goes on from there", highlight=False)
+        say(console, f"{stopped}; the same command goes on from there")
         raise typer.Exit(130) from None
     except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
         if debug:
             raise
-        _end_with(str(error))
+        _end_with(in_a_line(error))
     except RuntimeError as error:
         from raydistill.gpu_memory import is_out_of_gpu_memory, what_helps  # torch, which made the error, is loaded
 
         if debug or not is_out_of_gpu_memory(error):
             raise
-        _end_with(what_helps(error))
+        _end_with(" ".join(what_helps(error).split()))
 
 
 def _end_with(error: str) -> None:
-    errors.print(f"[bold red]error:[/] {escape(' '.join(error.split()))}", soft_wrap=True, highlight=False)
+    say(errors, ("error:", "bold red"), f" {error}")
     raise typer.Exit(2) from None
 
 
 def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
     """How a run ended, and the commands to type next."""
     if "diverged" in artifact.provenance:
-        console.print(f"[yellow]diverged:[/] {escape(artifact.provenance['diverged'])}; the best set before is kept")
+        say(console, ("diverged:", "yellow"), f" {artifact.provenance['diverged']}; the best set before is kept")
     elif artifact.metrics.get("stopped"):
-        console.print(f"stopped at iteration {artifact.metrics['iterations']}; to go on:")
-        console.print(f"  {typed(f'raydistill distill --resume {folder}')}", highlight=False, soft_wrap=True)
+        say(console, f"stopped at iteration {artifact.metrics['iterations']}; to go on:")
+        say(console, f"  {typed(command('raydistill', 'distill', '--resume', folder))}")
     print_accuracy(artifact.metrics)
-    console.print("look at the images, the training, or test other networks:")
-    for command in (
-        f"raydistill show {path} -o grid.png",
-        f"tensorboard --logdir {folder}",
-        f"raydistill evaluate {path} --network convnet",
+    say(console, "look at the images, the training, or test other networks:")
+    for words in (
+        ("raydistill", "show", path, "-o", "grid.png"),
+        ("tensorboard", "--logdir", folder),
+        ("raydistill", "evaluate", path, "--network", "convnet"),
     ):
-        console.print(f"  {typed(command)}", highlight=False, soft_wrap=True)
+        say(console, f"  {typed(command(*words))}")
 
 
 def print_accuracy(metrics: dict[str, Any]) -> None:
     """The results of a test."""
     accuracy, std, nets = (metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
     over = f"± {100 * std:.1f} over {nets} networks" if nets > 1 else "on its one network"
-    console.print(
-        f"[bold]{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}[/] "
-        f"({100 * metrics['test_accuracy_before']:.1f}% before); as many random real images: "
+    say(
+        console,
+        (f"{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}", "bold"),
+        f" ({100 * metrics['test_accuracy_before']:.1f}% before); as many random real images: "
         f"{100 * metrics['baseline_random_real']:.1f}%",
-        highlight=False,
     )
     if "test_attack_success" in metrics:
         for name, what in (
@@ -93,11 +91,16 @@ def print_accuracy(metrics: dict[str, Any]) -> None:
             ("other_accuracy", "the others are recognised"),
         ):
             before, after = metrics[f"test_{name}_before"], metrics[f"test_{name}"]
-            console.print(f"  {what:33} {100 * after:5.1f}% ({100 * before:.1f}% before)", highlight=False)
-        console.print("  test accuracy here is the mean of the last two", highlight=False)
+            say(console, f"  {what:33} {100 * after:5.1f}% ({100 * before:.1f}% before)")
+        say(console, "  test accuracy here is the mean of the last two")
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One line on standard output, whatever the console's width."""
+    """One line on standard output, whatever the console's width; on standard error where nobody reads the other."""
+    from raydistill.storage import to_json
+
+    line = to_json(values, indent=None).decode()
     sys.stdout.flush()
-    print(json.dumps(values, allow_nan=False, default=str), flush=True)
+    print(line, flush=True)
+    if lost_output() is not None:
+        print(line, file=sys.stderr, flush=True)

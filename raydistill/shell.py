@@ -2,6 +2,12 @@
 
 import os
 import shlex
+from pathlib import Path
+
+
+def command(*words: str | Path) -> str:
+    """The words as one types them: those with spaces, quotes, brackets and the like are quoted for the shell."""
+    return shlex.join(map(str, words))
 
 
 def typed(command: str) -> str:
@@ -11,4 +17,4 @@ def typed(command: str) -> str:
 
 def resuming(place: str) -> str:
     """The command that goes on with the sweep in a folder or at an address."""
-    return f"raydistill sweep --resume {shlex.quote(place)}"
+    return command("raydistill", "sweep", "--resume", place)

@@ -1,6 +1,7 @@
 """Places to keep things: local folders and object stores, by one name."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
     Raises:
         UserError: it is no such address, or one with a password in it.
     """
-    text = str(path).rstrip("/")
+    text = str(path).rstrip("/") or str(path)
     if has_password(text):
         scheme = text.partition(":")[0]
         raise UserError(f"{scheme}://...: leave keys out of addresses, which are shown; set them in the environment")
@@ -28,9 +29,38 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
         if "://" in text:
             filesystem, inside = pa.fs.FileSystem.from_uri(text)
             return filesystem, inside
-        return pa.fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+        local = os.path.abspath(at_home(text))
+        return pa.fs.LocalFileSystem(), local.encode(errors="surrogateescape").decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{readable(text)}: its name is not UTF-8, which Arrow needs; choose another") from error
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a place that can be opened: {error}") from error
+
+
+def at_home(place: str | Path) -> str:
+    """A place with `~` written out as the home folder; the quotes that keep it from the shell keep it from nobody else.
+
+    Raises:
+        UserError: this user has none.
+    """
+    text = str(place)
+    whole = os.path.expanduser(text) if is_local(text) else text
+    if whole == text and text.partition("/")[0] == "~":
+        raise UserError(f"{text}: this user has no home folder; set HOME, or write the path without ~")
+    return whole
+
+
+def home() -> Path | None:
+    """The home folder; None for a user without one, as in a container that runs as a bare number."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def readable(name: str) -> str:
+    """The name of a file as text; bytes of it that are not UTF-8 are written as \\xNN."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def has_password(address: str) -> bool:
@@ -46,7 +76,7 @@ def is_local(place: str | Path) -> bool:
 
 def split(place: str | Path) -> tuple[str, str]:
     """What a place lies in, and its name there: the opposite of `join`."""
-    head, mark, query = str(place).partition("?")
+    head, mark, query = _parted(place)
     above, slash, name = head.rstrip("/").rpartition("/")
     return (above or slash or ".") + mark + query, name
 
@@ -75,8 +105,12 @@ def replace_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
 def whole_file(file: Path) -> Iterator[Path]:
     """A path to write to, which becomes the local file when all is written: an older one stays until then."""
     partial = file.with_name(f"{file.name}.partial")
-    yield partial
-    partial.replace(file)
+    try:
+        yield partial
+        partial.replace(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
@@ -109,8 +143,27 @@ def exists(path: str | Path) -> bool:
 
 def join(place: str | Path, *parts: str) -> str:
     """A path below a place; the query of an address (as in s3://bucket?region=...) stays at the end."""
-    head, mark, query = str(place).partition("?")
+    head, mark, query = _parted(place)
     return "/".join([head.rstrip("/"), *parts]) + mark + query
+
+
+def _parted(place: str | Path) -> tuple[str, str, str]:
+    """An address, the question mark and its query; in a local path a question mark is a letter like others."""
+    text = str(place)
+    return (text, "", "") if is_local(text) else text.partition("?")
+
+
+def to_json(values: Any, indent: int | None = 2) -> bytes:
+    """As JSON that every reader takes: in ASCII, with null for numbers that are not finite."""
+    return json.dumps(_finite(values), indent=indent, default=str).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str, values: Any) -> None:
@@ -122,8 +175,7 @@ def write_json(path: str, values: Any) -> None:
     filesystem, inside = open_place(path)
     try:
         filesystem.create_dir(os.path.dirname(inside), recursive=True)
-        with filesystem.open_output_stream(inside) as stream:
-            stream.write(json.dumps(values, indent=2, default=str).encode())
+        replace_file(filesystem, inside, to_json(values))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error}") from error
 

@@ -7,8 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_serializer, m
 
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
-from raydistill.settings import Settings, read_yaml, validated
-from raydistill.storage import exists, join, read_json, split
+from raydistill.settings import Of, Seed, Settings, read_yaml, validated
+from raydistill.storage import at_home, exists, is_local, join, read_json, split
 
 # What a trial reports and a sweep may optimise, with the value that stands for "diverged".
 OBJECTIVES = {"val_accuracy": 0.0, "val_loss": 1e6, "num_images": None, "grad_steps": None, "seconds": None}
@@ -170,7 +170,7 @@ class SweepConfig(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The folder in `storage`."""
-    base: dict[str, Any] = {}
+    base: Annotated[dict[str, Any], Of(DistillConfig)] = {}
     """Settings of `DistillConfig` that all trials share."""
     search: dict[str, Distribution] = Field(min_length=1)
     """Settings to search, each with a distribution."""
@@ -188,7 +188,7 @@ class SweepConfig(Settings):
     """What others reached, to compare with."""
     storage: str = "runs"
     """Folder, or s3:// or gs:// address."""
-    seed: int = 0
+    seed: Seed = 0
     """Of Optuna's sampler."""
 
     @field_validator("objectives")
@@ -276,7 +276,8 @@ def sweep_values(source: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or no sweep there.
     """
-    if "://" not in source and not Path(source).is_dir():
+    source = at_home(source)
+    if is_local(source) and not Path(source).is_dir():
         return read_yaml(source)
     if not exists(join(source, SWEEP_FILE)):
         raise UserError(f"{source}: holds no sweep (it has no {SWEEP_FILE})")

@@ -1,6 +1,7 @@
 """Tables that commands print."""
 
 from rich.table import Table
+from rich.text import Text
 
 from raydistill.compare import Comparison
 
@@ -9,7 +10,7 @@ def baselines_table(comparison: Comparison) -> Table:
     """A row for each kind of set: accuracy by gradient steps and by nearest neighbours, and what was chosen for it."""
     config = comparison.config
     title = f"{comparison.num_images} images of {config.dataset}, {config.network}, {config.weights} weights, "
-    table = Table(title=f"{title}gradient steps: {config.grad_steps}", title_justify="left")
+    table = Table(title=Text(f"{title}gradient steps: {config.grad_steps}"), title_justify="left")
     table.add_column("images")
     for column in ("gradient steps", "networks", "step size", "k-NN", "k"):
         table.add_column(column, justify="right")

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
+
+from raydistill.plain_yaml import parse_yaml
 
 Kind = tuple[dict[str, float], int]  # a node's resources, and how many of it there may be
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
 
 
 def nodes_there() -> list[dict[str, float]]:
@@ -22,7 +23,7 @@ def nodes_to_come() -> list[Kind]:
 
     It tells Ray (platforms that bring their own do), or it was begun with the file of `ray up`, and this is the head.
     """
-    return list(_told()) or ([] if _private() else list(_planned(BOOTSTRAP.expanduser())))
+    return list(_told()) or ([] if _private() else list(_planned(Path(os.path.expanduser(BOOTSTRAP)))))
 
 
 def gpus_of(nodes: list[dict[str, float]], kinds: list[Kind]) -> int:
@@ -48,7 +49,7 @@ def _told() -> Iterator[Kind]:
 def _planned(file: Path) -> Iterator[Kind]:
     if not file.is_file() or not os.access(file, os.R_OK):
         return
-    config = yaml.safe_load(file.read_text()) or {}
+    config = parse_yaml(file.read_text(encoding="utf-8")) or {}
     most = config.get("max_workers", 0)
     for name, kind in config.get("available_node_types", {}).items():
         count = min(most, kind.get("max_workers", most))

@@ -24,6 +24,7 @@ from raydistill.data.tables import read_tables, table_files
 from raydistill.data.usps import read_usps
 from raydistill.data.voc import read_voc
 from raydistill.errors import UserError
+from raydistill.storage import at_home, home
 
 
 def read_source(config: DataSettings, data_dir: str | Path | None = None) -> RawData:
@@ -38,15 +39,15 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
     if kind in PATH_SOURCES:
         if not path:
             raise UserError(f"dataset={config.dataset}: say where, as in {kind}:PATH")
-        if not Path(path).exists():
+        if not Path(at_home(path)).exists():
             raise UserError(f"dataset={config.dataset}: no such file or folder")
-        return PATH_SOURCES[kind](config, Path(path))
+        return PATH_SOURCES[kind](config, Path(at_home(path)))
     if config.dataset not in SOURCES:
         known = ", ".join([*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES), "hf:NAME"])
         raise UserError(f"dataset={config.dataset}: there is no such dataset (there are {known})")
     if config.image_column or config.label_column:
         raise UserError(f"image_column and label_column are for dataset=parquet:PATH, not {config.dataset}")
-    raw = _read_named(config, data_folder(data_dir))
+    raw = _read_named(config, data_folder(data_dir) if config.dataset in FILES else Path())
     train, test = (
         replace(part, images=fit_images(part.images, config.image_size, config.channels))
         for part in (raw.train, raw.test)
@@ -72,9 +73,15 @@ def is_there(name: str, folder: Path, tables: bool = True) -> bool:
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Where named data sets lie: in `data_dir`, else RAYDISTILL_DATA, else ~/.cache/raydistill."""
-    folder = data_dir or os.environ.get("RAYDISTILL_DATA") or Path.home() / ".cache" / "raydistill"
-    return Path(folder).expanduser()
+    """Where named data sets lie: in `data_dir`, else RAYDISTILL_DATA, else ~/.cache/raydistill.
+
+    Raises:
+        UserError: that is in the home folder, and this user has none.
+    """
+    named = data_dir or os.environ.get("RAYDISTILL_DATA")
+    if not named and home() is None:
+        raise UserError("--data-dir: this user has no home folder for data sets; name one, or set RAYDISTILL_DATA")
+    return Path(at_home(named or "~/.cache/raydistill"))
 
 
 def read_digits(config: DataSettings, data_dir: Path) -> RawData:

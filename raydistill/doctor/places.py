@@ -7,7 +7,8 @@ from pathlib import Path
 
 from raydistill.doctor.finding import Finding, Options
 from raydistill.probe import check_writable
-from raydistill.storage import is_local
+from raydistill.shell import command
+from raydistill.storage import at_home, is_local
 
 GIB = 2**30
 LITTLE = 1.0  # GiB; checkpoints and artifacts of a sweep take more than that
@@ -26,7 +27,9 @@ def look_at_data(options: Options) -> Iterator[Finding]:
     elif not folder.is_dir():
         yield Finding("data", False, f"{folder}: is not a folder", "name one with --data-dir or RAYDISTILL_DATA")
     elif not os.access(folder, os.R_OK | os.X_OK):
-        yield Finding("data", False, f"{folder}: may not be read", f"chmod u+rx {folder}, or name another folder")
+        yield Finding(
+            "data", False, f"{folder}: may not be read", f"{command('chmod', 'u+rx', folder)}, or name another folder"
+        )
     else:
         found = [name for name in FILES if is_there(name, folder)]
         yield Finding("data", True, f"{folder}: {', '.join(found) or 'no data sets'}", "" if found else later)
@@ -38,7 +41,7 @@ def look_at_storage(options: Options) -> Iterator[Finding]:
     if not is_local(options.storage):
         yield Finding("storage", True, f"{options.storage}: write, read, delete")
         return
-    folder = Path(options.storage).expanduser().absolute()
+    folder = Path(at_home(options.storage)).absolute()
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free / GIB
     todo = f"under {LITTLE:g} GiB is soon full: free some, or name another --storage" if free < LITTLE else ""

@@ -43,7 +43,7 @@ def image_grid(
             ax.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             if s == 0 or batch > len(class_names) or soft:
-                ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8)
+                ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$": a letter
         if learning_rates is not None:
             rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
             axes[s, 0].set_ylabel(f"step {s}\nlr {rates}", fontsize=6)

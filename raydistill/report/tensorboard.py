@@ -1,5 +1,10 @@
 """What TensorBoard shows of one distillation: scalars, the images, the step sizes."""
 
+import functools
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from raydistill.method import DistilledSet
+from raydistill.output import in_a_line
 
 PICTURE_EVERY = 10  # validations between the first pictures; they are some 100 KB each, and get rarer
+
+logger = logging.getLogger("raydistill")
 
 
 class TensorBoard:
@@ -25,40 +33,84 @@ class TensorBoard:
     def __init__(
         self, folder: str | Path, class_names: tuple[str, ...], mean: Tensor, std: Tensor, start: int = 0
     ) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=start or None)
+        self.folder = Path(folder)
         self.class_names, self.mean, self.std = class_names, mean.cpu(), std.cpu()
         self.calls = 0
-        self.due = 1
+        self.due = 1.0
+        self.trouble = ""
+        """What went wrong last."""
+        self.writer: SummaryWriter | None = None
+        with self._going_on():
+            self.writer = quiet_writer(self.folder, start)
 
     def scalars(self, metrics: dict[str, Any]) -> None:
         """Writes metrics, those that are numbers, at their iteration."""
-        for name, value in metrics.items():
-            if name != "iterations" and isinstance(value, int | float):
-                self.writer.add_scalar(name, value, int(metrics["iterations"]))
+        with self._going_on():
+            for name, value in metrics.items():
+                if self.writer and name != "iterations" and isinstance(value, int | float):
+                    self.writer.add_scalar(name, value, int(metrics["iterations"]))
 
     def hparams(self, values: dict[str, Any], metrics: list[str]) -> None:
         """Enters the run in TensorBoard's table of hyperparameters, beside the last values of these metrics."""
-        plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
-        experiment, start, end = hparams(plain, dict.fromkeys(metrics, 0.0))
-        assert self.writer.file_writer is not None
-        for summary in (experiment, start, end):
-            self.writer.file_writer.add_summary(summary)
+        with self._going_on():
+            plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
+            for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+                if self.writer and self.writer.file_writer:
+                    self.writer.file_writer.add_summary(summary)
 
     def pictures(self, distilled: DistilledSet, iteration: int, always: bool = False) -> None:
         """Draws the set, or waits: a log of a thousand validations has a dozen pictures. `always` draws it."""
         self.calls += 1
-        if not always and self.calls < self.due:
+        if self.writer is None or (not always and self.calls < self.due):
             return
         self.due = self.calls + max(PICTURE_EVERY, self.calls)
-        from raydistill.report.figures import image_grid, step_sizes  # matplotlib takes its time
+        with self._going_on():
+            from raydistill.report.figures import image_grid, step_sizes  # matplotlib takes its time
 
-        images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
-        rates = distilled.learning_rates.detach().cpu()
-        grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)
-        self.writer.add_figure("distilled images", grid, iteration)
-        self.writer.add_figure("step sizes", step_sizes(rates), iteration)
-        self.writer.flush()
+            images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
+            rates = distilled.learning_rates.detach().cpu()
+            grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)
+            self.writer.add_figure("distilled images", grid, iteration)
+            self.writer.add_figure("step sizes", step_sizes(rates), iteration)
+            self.writer.flush()
 
     def close(self) -> None:
         """Writes out what is left."""
-        self.writer.close()
+        with self._going_on():
+            if self.writer is not None:
+                self.writer.close()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Around all that is written: where it fails a line says so, and the run goes on."""
+        try:
+            yield
+        except Exception as error:  # whatever it is: nothing depends on it
+            self.trouble = f"{self.folder}: TensorBoard's log has gaps: {in_a_line(error)}"
+            if isinstance(error, OSError):
+                self.trouble = f"{self.folder}: TensorBoard's log ends here: {error.strerror or error}"
+                self.writer = None
+            logger.warning("%s", self.trouble)
+
+
+def quiet_writer(folder: Path, start: int = 0) -> SummaryWriter:
+    """A writer into a folder, whose thread leaves it to the writer's next call to say what went wrong.
+
+    Args:
+        folder: where.
+        start: as of `TensorBoard`.
+    """
+    _silence_threads()
+    return SummaryWriter(str(folder), purge_step=start or None)
+
+
+@functools.cache
+def _silence_threads() -> None:
+    """TensorBoard's threads show no traceback; others do as before."""
+    before = threading.excepthook
+
+    def report(error: threading.ExceptHookArgs) -> None:
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            before(error)
+
+    threading.excepthook = report

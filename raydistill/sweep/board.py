@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from raydistill.report.tensorboard import quiet_writer
 from raydistill.storage import is_local
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.index import FINISHED
@@ -28,7 +27,7 @@ class Board:
         self.local = is_local(place)
         self.folder = Path(place, FOLDER) if self.local else Path(tempfile.mkdtemp(prefix="raydistill-board-"))
         self.objectives = objectives
-        self.writer = SummaryWriter(str(self.folder), purge_step=done or None)
+        self.writer = quiet_writer(self.folder, done)
         self.counted: set[str] = set()
         self.front: list[dict[str, Any]] = []
         self.best = 0.0

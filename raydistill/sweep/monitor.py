@@ -4,8 +4,10 @@ import time
 from typing import Any
 
 from ray.tune import Callback
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from raydistill.output import aside, plain_console
 
 
 class Monitor(Callback):
@@ -29,7 +31,8 @@ class Monitor(Callback):
         """After each result: shows the table if it is time."""
         if time.time() - self.shown >= self.seconds:
             self.shown = time.time()
-            Console().print(self.table(trials))
+            with aside("the table of trials"):
+                plain_console().print(self.table(trials))
 
     def table(self, trials: list[Any]) -> Table:
         """The trials that run now."""
@@ -49,7 +52,7 @@ class Monitor(Callback):
                 f"{100 * last['val_accuracy']:.1f}%" if "val_accuracy" in last else "",
                 str(last.get("num_images", "")),
                 f"{last.get('seconds', 0):.0f}",
-                settings(trial.config),
+                Text(settings(trial.config)),
             )
         return table
 

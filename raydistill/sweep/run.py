@@ -1,6 +1,7 @@
 """Running a sweep: the Tuner, and going on after the driver died."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from raydistill.cluster.connect import ray_running
 from raydistill.data import Dataset, check_same, identity, load_dataset
 from raydistill.errors import UserError
 from raydistill.method.weights import initial_weights
+from raydistill.output import say
 from raydistill.probe import check_writable
 from raydistill.run import matched
 from raydistill.settings import validated
-from raydistill.storage import exists, join, open_place, read_json, write_json
+from raydistill.storage import at_home, exists, join, open_place, read_json, write_json
 from raydistill.sweep.failures import failures_judged
 from raydistill.sweep.fit import fitted
 from raydistill.sweep.monitor import Monitor
@@ -56,6 +58,7 @@ def sweep(
     Raises:
         UserError: the settings do not go together, or the storage holds another sweep of this name, or none to resume.
     """
+    config = config.model_copy(update={"storage": at_home(config.storage)})
     folder = join(config.storage, config.name)
     check_writable(config.storage)
     check_storage(config, folder, resume)
@@ -74,7 +77,7 @@ def sweep(
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         write_json(join(folder, DATA_FILE), known)
-        places = fitted(config, shared, folder, resume, console.print if console else lambda line: None)
+        places = fitted(config, shared, folder, resume, partial(say, console) if console else lambda line: None)
         shared["gpus"] = places.gpu
         trainable = _trainable(places, shared)
         watch = Watch(config, folder)

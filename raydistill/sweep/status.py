@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raydistill.errors import UserError
+from raydistill.output import say
 from raydistill.shell import resuming, typed
-from raydistill.storage import join, open_place, write_file
+from raydistill.storage import at_home, join, open_place, write_file
 from raydistill.sweep.front import non_dominated
 from raydistill.sweep.index import FINISHED, Index, read_index
 from raydistill.sweep.mailbox import STOP
@@ -120,6 +122,7 @@ class Status:
 
 def read_status(place: str) -> Status:
     """How the sweep in a folder or at an address stands; errors as of `read_index`."""
+    place = at_home(place)
     return Status(place, read_index(place), time.time())
 
 
@@ -129,23 +132,22 @@ def print_status(status: Status, console: Console) -> None:
     early = f" ({counts['stopped_early']} stopped early)" if counts["stopped_early"] else ""
     line = f"{counts['done']} of {about.trials} trials done{early}, {counts['running']} {status.going}"
     line += f", {counts['failed']} failed, {counts['pending']} pending"
-    console.print(f"[bold]{about.name}[/]: {status.state}; {line}", highlight=False)
+    say(console, (about.name, "bold"), f": {status.state}; {line}")
     if status.best is not None:
         accuracy, trial = 100 * status.best["val_accuracy"], status.best["trial"]
-        console.print(
-            f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}", highlight=False, soft_wrap=True
-        )
+        say(console, f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}")
     if status.front:
         title = "front so far: " + ", ".join(f"{name} {way}" for name, way in about.objectives.items())
         console.print(_table(title, status.front, status))
     if status.running:
         console.print(_table(status.going, status.running, status))
     if status.gone:
-        console.print(f"[yellow]no sign of life for {age(status.silent)}: the driver seems to be gone[/]; to go on:")
+        gone = f"no sign of life for {age(status.silent)}: the driver seems to be gone"
+        say(console, (gone, "yellow"), "; to go on:")
     elif about.state in ("stopped", "failed"):
-        console.print(f"{about.state} {age(status.silent)} ago; to go on:", highlight=False)
+        say(console, f"{about.state} {age(status.silent)} ago; to go on:")
     if status.gone or about.state in ("stopped", "failed"):
-        console.print(f"  {typed(status.resume)}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"  {typed(status.resume)}")
 
 
 def _table(title: str, rows: list[dict[str, Any]], status: Status) -> Table:
@@ -168,8 +170,8 @@ def _table(title: str, rows: list[dict[str, Any]], status: Status) -> Table:
     return table
 
 
-def _short(value: Any) -> str:
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(value: Any) -> Text:
+    return Text("" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value))
 
 
 def age(seconds: float) -> str:
@@ -195,6 +197,7 @@ def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state:
         UserError: it does not run, its driver is lost meanwhile, or the place cannot be written to.
     """
     status = read_status(place)
+    place = status.place
     if status.state not in ALIVE:
         raise UserError(f"{place}: does not run ({status.state}, last sign of life {age(status.silent)} ago)")
     request = join(place, STOP)

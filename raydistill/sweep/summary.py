@@ -1,15 +1,18 @@
 """What a sweep prints and draws at its end."""
 
+import json
 import shlex
 from typing import Any
 from urllib.parse import parse_qs
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raydistill.artifact import load
+from raydistill.output import aside, say
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
-from raydistill.shell import resuming, typed
+from raydistill.shell import command, resuming, typed
 from raydistill.storage import is_local, join
 from raydistill.sweep.index import INDEX
 from raydistill.sweep.monitor import settings
@@ -21,49 +24,52 @@ LEADERS = 10
 def print_summary(result: SweepResult, console: Console) -> None:
     """Leaderboard, front, pictures and the commands to type next."""
     if not result.trials:
-        console.print(f"[yellow]no trial came to its first validation[/]; their errors are in {result.folder}")
+        say(console, ("no trial came to its first validation", "yellow"), f"; their errors are in {result.folder}")
         return
     leaders = result.trials[:LEADERS]
-    console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
-    title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
-    console.print(_table(title, result.front, result))
+    with aside("the tables"):
+        console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
+        title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
+        console.print(_table(title, result.front, result))
     published = result.config.published
     if published is not None:
         std = f" ± {100 * published.std:.1f}" if published.std is not None else ""
         number = f"{published.metric} {100 * published.value:.1f}%{std}"
-        console.print(f"published: {number} ({published.source})", highlight=False)
+        say(console, f"published: {number} ({published.source})")
     best = max(result.front, key=lambda row: row["val_accuracy"])
     pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
-    write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
-    write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
+    with aside(f"the picture {pictures['best']}"):
+        write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
+    with aside(f"the picture {pictures['front']}"):
+        write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
     again, trials = typed(resuming(result.folder)), result.config.budget.trials
     if result.stopped:
-        console.print(f"stopped; to go on: {again}", highlight=False, soft_wrap=True)
+        say(console, f"stopped; to go on: {again}")
     elif untested := sum("test_error" in row for row in result.front):
-        missing = f"[yellow]{untested} of {len(result.front)} sets of the front could not be tested[/]"
-        console.print(f"{missing}; to test them again: {again}", highlight=False, soft_wrap=True)
+        missing = f"{untested} of {len(result.front)} sets of the front could not be tested"
+        say(console, (missing, "yellow"), f"; to test them again: {again}")
     elif len(result.trials) < trials:
-        missing = f"[yellow]{trials - len(result.trials)} of {trials} trials brought no result[/]"
-        console.print(f"{missing}; to try them again: {again}", highlight=False, soft_wrap=True)
-    console.print("next:")
-    for what, command in (
+        missing = f"{trials - len(result.trials)} of {trials} trials brought no result"
+        say(console, (missing, "yellow"), f"; to try them again: {again}")
+    say(console, "next:")
+    for what, line in (
         ("the best images", f"{pictures['best']} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
         ("the front", f"{pictures['front']}; artifacts in {join(result.folder, 'front')}"),
-        ("test the best", typed(f"raydistill evaluate {shlex.quote(best['artifact'])}")),
+        ("test the best", typed(command("raydistill", "evaluate", best["artifact"]))),
         ("all trials", f"{join(result.folder, INDEX)} (pandas, DuckDB); {tensorboard(result.folder)}"),
-        ("use it in Python", f'raydistill.load("{best["artifact"]}")'),
+        ("use it in Python", f"raydistill.load({json.dumps(best['artifact'], ensure_ascii=False)})"),
     ):
-        console.print(f"  {what:18} {command}", highlight=False, soft_wrap=True)
+        say(console, f"  {what:18} {line}")
 
 
 def tensorboard(place: str) -> str:
     """The command that shows a sweep's logs. TensorBoard itself reads s3:// where boto3 is, by the bare address."""
-    address, _, query = place.partition("?")
-    command = typed(f"tensorboard --logdir {address}")
     if is_local(place):
-        return command
+        return typed(command("tensorboard", "--logdir", place))
+    address, _, query = place.partition("?")
     endpoint = parse_qs(query).get("endpoint_override", [""])[0]
-    return (f"S3_ENDPOINT={endpoint} " if endpoint else "") + f"{command} (needs boto3)"
+    look = typed(command("tensorboard", "--logdir", address))
+    return (f"S3_ENDPOINT={shlex.quote(endpoint)} " if endpoint else "") + f"{look} (needs boto3)"
 
 
 def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table:
@@ -83,6 +89,6 @@ def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table
             str(row["num_images"]),
             *(f"{row[name]:.4g}" for name in extra),
             str(row["iterations"]),
-            settings(row["config"]),
+            Text(settings(row["config"])),
         )
     return table

@@ -22,6 +22,7 @@ from raydistill.run import Run
 from raydistill.sweep_config import OBJECTIVES
 
 BEST = f"best{SUFFIX}"
+TROUBLE = "log_trouble"  # of a result: why the trial's log in TensorBoard has gaps, for the driver to say
 CHECKPOINT_SHARE = 0.02  # of a trial's time may go into checkpoints
 
 
@@ -106,7 +107,8 @@ class DistillTrial(tune.Trainable):
             return self._result({}) | worst | {"members": [{}], "diverged": 1, "done": True}
         self.board.scalars(self._result(metrics))
         self.board.pictures(self.run.current, self.run.iteration, always=self.run.done)
-        return self._result(metrics) | {"diverged": 0, "done": self.run.done}
+        told = {TROUBLE: self.board.trouble} if self.board.trouble else {}
+        return self._result(metrics) | told | {"diverged": 0, "done": self.run.done}
 
     def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
         run = self.run

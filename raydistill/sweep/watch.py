@@ -13,12 +13,14 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.distill import stop_on_signals
 from raydistill.errors import UserError
+from raydistill.output import aside
 from raydistill.shell import resuming, typed
 from raydistill.sweep.board import Board
 from raydistill.sweep.index import INDEX, About, State, index_schema, to_parquet
 from raydistill.sweep.journal import JOURNAL, Journal, agree
 from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.rows import Rows
+from raydistill.sweep.trainable import TROUBLE
 from raydistill.sweep.trouble import explain, is_of_storage, last_error
 from raydistill.sweep_config import SweepConfig
 
@@ -29,6 +31,8 @@ SHARE = 0.03  # of the driver's time that it may take at most
 PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way
 
 STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other trial would fail as well
+
+CURVES = "the sweep's curves in TensorBoard"
 
 logger = logging.getLogger("raydistill")
 TOLD_HERE = (  # in a line, not a traceback
@@ -57,7 +61,8 @@ class Watch(Callback):
         self.state: State = "running"
         self.mail = Mailbox(place)
         self.journal = Journal(config.name)
-        self.board: Board | None = None
+        self.agreed = False
+        self.board: Board | None = None  # also where it failed
         self.signalled: Callable[[], bool] = lambda: False
         self.trials: list[Any] = []
         self.changed = True
@@ -68,16 +73,19 @@ class Watch(Callback):
         self.storage_failures = 0  # in a row
         self.trouble = ""  # for which the sweep is given up
         self.deadline = 0.0
+        self.told: set[str] = set()  # what trials said of their logs
         self.waiting: set[str] = set()  # trials whose step a stop waits for
 
     # What Tune tells.
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Before the first: a restored search and restored trials are brought together."""
-        if self.board is None:
+        if not self.agreed:
+            self.agreed = True
             agree(self.search, trials)
             self.rows.finish(trials)
-            self.board = Board(self.place, self.config.objectives, len(self.rows.finished))
+            with aside(CURVES):
+                self.board = Board(self.place, self.config.objectives, len(self.rows.finished))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """As any other news; one that failed in an earlier driver may start again."""
@@ -113,6 +121,9 @@ class Watch(Callback):
     ) -> None:
         """As any other news; once a stop is asked for, each result is followed by a checkpoint."""
         self.changed = True
+        if (trouble := result.get(TROUBLE)) and trouble not in self.told:
+            self.told.add(trouble)
+            logger.warning("trial %s: %s", trial.trial_id, trouble)
         if self.state == "stopping":
             result[SHOULD_CHECKPOINT] = True
 
@@ -145,7 +156,7 @@ class Watch(Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """All there is to hear of a resumed sweep whose trials had ended."""
         self.trials = trials
-        if self.board is None:
+        if not self.agreed:
             self.rows.finish(trials)
 
     def _begin_to_stop(self, by: str) -> None:
@@ -190,8 +201,11 @@ class Watch(Callback):
         if self.search is not None:
             self.mail.grow(JOURNAL, self.journal.update(self.search._ot_study, self.search._ot_trials))
         if self.board is not None:
-            for name, data in self.board.update(rows).items():
-                self.mail.put(name, data)
+            board, self.board = self.board, None
+            with aside(CURVES):
+                for name, data in board.update(rows).items():
+                    self.mail.put(name, data)
+                self.board = board
 
     # The frame around it.
 
@@ -222,7 +236,8 @@ class Watch(Callback):
             if not self.mail.close():
                 logger.warning("%s: %s could not be written at the end", self.place, INDEX)
             if self.board is not None:
-                self.board.close()
+                with aside(CURVES):
+                    self.board.close()
             for name, level in levels.items():  # last: Tune's own writing may go on failing for a while
                 logging.getLogger(name).setLevel(level)
 
