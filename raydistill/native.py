@@ -8,7 +8,11 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from raydistill.storage import home
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
@@ -28,18 +32,37 @@ def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
     if forbidden():
         return None
     command = [os.environ.get("CC", "cc"), *FLAGS, *(f"-D{define}" for define in defines)]
-    key = hashlib.sha256("\0".join([source.read_text(), *command, _processor()]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raydistill" / "kernels"
-    library = cache / f"{source.stem}-{key}.so"
+    key = hashlib.sha256("\0".join([source.read_text(encoding="utf-8"), *command, _processor()]).encode()).hexdigest()[
+        :16
+    ]
     try:
-        if not library.exists():
-            _compile([*command, str(source)], library)
-        return ctypes.CDLL(str(library))
+        with _kept(f"{source.stem}-{key}.so") as library:
+            if not library.exists():
+                _compile([*command, str(source)], library)
+            return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         log = logging.getLogger("raydistill")
         log.warning("%s cannot be compiled (%s); torch's slower operations serve instead", source.name, reason)
         return None
+
+
+@contextmanager
+def _kept(name: str) -> Iterator[Path]:
+    """Where a compiled file is kept: in the user's cache, or where this user has no home to write to, in no place."""
+    named, own = os.environ.get("XDG_CACHE_HOME"), home()
+    cache = Path(named) if named else own / ".cache" if own is not None else Path()
+    file = cache / "raydistill" / "kernels" / name
+    if named or (own is not None and (file.exists() or _can_be_made(file.parent))):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="raydistill-") as made:  # once loaded it may go
+        yield Path(made, name)
+
+
+def _can_be_made(folder: Path) -> bool:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return os.access(there, os.W_OK)
 
 
 def _compile(command: list[str], library: Path) -> None:

@@ -2,7 +2,9 @@
 
 import ipaddress
 import logging
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -187,20 +189,20 @@ def _token(config: dict[str, Any]) -> Iterator[str]:
     if not local:
         yield "file_mounts: should bring the token to every node: ~/.ray/auth_token: ~/.ray/auth_token"
         return
-    token = Path(local).expanduser()
+    token = Path(os.path.expanduser(local))
     if not token.is_file() or not token.read_text().strip():
         yield f"file_mounts: {local}: no token there; to make one: {TOKEN_COMMAND}"
     elif readable_by_others(token):
-        yield f"file_mounts: {local}: others can read it; chmod 600 {local}"
+        yield f"file_mounts: {local}: others can read it; chmod 600 {shlex.quote(str(token))}"
     elif token_file() not in (None, token):
         yield f"file_mounts: {local}: is not the token that Ray uses here, RAY_AUTH_TOKEN_PATH={token_file()}"
 
 
 def _files(config: dict[str, Any]) -> Iterator[str]:
     for remote, local in config["file_mounts"].items():
-        if not remote.endswith("auth_token") and not Path(local).expanduser().exists():
+        if not remote.endswith("auth_token") and not Path(os.path.expanduser(local)).exists():
             hint = "; `uv lock` writes it" if Path(local).name == "uv.lock" else ""
             yield f"file_mounts: {remote}: there is no {local} in this folder{hint}"
     key = config["auth"].get("ssh_private_key")
-    if key and not Path(key).expanduser().is_file():
+    if key and not Path(os.path.expanduser(key)).is_file():
         yield f"auth.ssh_private_key: there is no {key}"

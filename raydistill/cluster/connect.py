@@ -2,15 +2,20 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import ray
 
-from raydistill.cluster.private import named_address, start_private_ray
+from raydistill.cluster.private import named_address, ray_folder, speaks_grpc, start_private_ray
 from raydistill.errors import UserError
+from raydistill.output import in_a_line
 from raydistill.sweep_config import Resources
+
+CONNECTED = 5.0  # seconds for a connection
+SPEAKS = 15.0  # and until what is there has spoken as Ray does
 
 
 @contextmanager
@@ -35,25 +40,61 @@ def connect() -> None:
     """To the cluster of RAY_ADDRESS or of `ray start`, else to one of our own, on loopback and without dashboard.
 
     Not `address="auto"`: that would also join the private one of another sweep on this machine, and end with it.
+
+    Raises:
+        UserError: nobody answers where the cluster should be, or Ray cannot keep its files where it is told to.
     """
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if _somebody_elses():
-        ray.init(**quiet)
-    else:
+    if not _somebody_elses():
         start_private_ray(**quiet)
+        return
+    try:
+        if refusal := refused(cluster_address() or ""):
+            raise UserError(f"{source()}: nobody answers ({refusal}); {mend()}")
+        ray.init(**quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{source()}: no cluster that can be joined: {in_a_line(error)}; {mend()}") from error
 
 
 def cluster_address() -> str | None:
     """Where `connect` finds the cluster, as Ray reads it; None where it starts its own.
 
     Ray takes this host's outward address for 127.0.0.1.
+
+    Raises:
+        ValueError, OSError: what was told is no address, or there is no cluster.
     """
     return named_address() if _somebody_elses() else None
 
 
+def source() -> str:
+    """Who said where the cluster is."""
+    told = os.environ.get("RAY_ADDRESS")
+    return f"RAY_ADDRESS={told}" if told else "`ray start` on this machine"
+
+
+def mend() -> str:
+    """What to do where no cluster is there."""
+    if os.environ.get("RAY_ADDRESS"):
+        return "unset it, or name the head of a cluster that runs (HOST:6379)"
+    return "`ray stop` forgets it, `ray start` begins anew"
+
+
+def refused(address: str) -> str:
+    """Why no Ray answers at HOST:PORT or ray://HOST:PORT; empty where one does. Ray itself would try for minutes."""
+    if address.startswith("http"):
+        return "it is a dashboard's, which only `ray job` takes"
+    host, _, port = address.rpartition("://")[2].rpartition("/")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECTED).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if speaks_grpc(f"{host}:{port}", SPEAKS) else "something that is no Ray"
+
+
 def _somebody_elses() -> bool:
-    started = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # written by `ray start`
-    return bool(os.environ.get("RAY_ADDRESS")) or started.exists()
+    started = Path(ray_folder()[1], "ray_current_cluster")  # written by `ray start`
+    return os.environ.get("RAY_ADDRESS", "local") not in ("", "local") or started.exists()
 
 
 def _check_resources(need: Resources, workers: int) -> None:

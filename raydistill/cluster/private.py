@@ -4,12 +4,18 @@ import os
 import secrets
 import stat
 import tempfile
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services
+
+from raydistill.errors import UserError
+from raydistill.storage import home
+
+MOST_OF_A_SOCKET = 107  # bytes of its path
 
 
 def start_private_ray(**options: Any) -> None:
@@ -25,8 +31,10 @@ def start_private_ray(**options: Any) -> None:
         **options: for `ray.init`.
 
     Raises:
+        UserError: where Ray keeps its files, the names of its sockets would be too long.
         OSError: the token cannot be kept in the home folder.
     """
+    _check_sockets()
     _keep_token_secret()
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
@@ -37,6 +45,38 @@ def start_private_ray(**options: Any) -> None:
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
         services.ConsolePopen = popen
+
+
+def ray_folder() -> tuple[str, str]:
+    """Where Ray keeps its files, and the variable that says so."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
+    return name, os.path.join(os.environ.get(name, "/tmp"), "ray")
+
+
+def _check_sockets() -> None:
+    """Raises UserError where the paths of Ray's sockets would be longer than the system takes."""
+    name, folder = ray_folder()
+    path = os.path.join(folder, f"session_{datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}", "sockets/plasma_store")
+    much = len(os.fsencode(path)) - MOST_OF_A_SOCKET
+    if much > 0:
+        raise UserError(
+            f"{name}={os.environ[name]}: is {much} letters too long for Ray's sockets, which it keeps there; set "
+            "RAY_TMPDIR to a shorter folder, as /tmp"
+        )
+
+
+def speaks_grpc(address: str, patience: float) -> bool:
+    """Whether what listens at HOST:PORT speaks as Ray does. Behind TLS it is believed."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True
+    import grpc
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(patience)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def named_address() -> str | None:
@@ -53,10 +93,12 @@ def named_address() -> str | None:
 
 
 def token_file() -> Path | None:
-    """Where Ray looks for its token; None where it is told the token itself."""
+    """Where Ray looks for its token; None where it is told the token itself, or this user has no home folder."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return None
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    folder = home()
+    return Path(named) if named else folder / ".ray" / "auth_token" if folder is not None else None
 
 
 def readable_by_others(file: Path) -> bool:
@@ -67,7 +109,10 @@ def readable_by_others(file: Path) -> bool:
 def _keep_token_secret() -> None:
     """Ray would write its token for all to read; so it is there before Ray looks, and for this user alone."""
     file = token_file()
-    if file is None or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    if file is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # which processes of this user alone can read
         return
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # with that, a missing file is an error that Ray names
         _make_token(file)

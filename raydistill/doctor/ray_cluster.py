@@ -2,17 +2,16 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 
 import ray
 
-from raydistill.cluster.connect import cluster_address, connect
+from raydistill.cluster.connect import cluster_address, connect, mend, refused, source
 from raydistill.cluster.private import readable_by_others, token_file
 from raydistill.doctor.finding import Finding, Options
+from raydistill.shell import command
 
 GIB = 2**30
-PATIENCE = 5.0  # seconds for a connection
 SHARED = "/dev/shm"  # where Ray keeps real data for all trials of a node
 LITTLE = 1.0  # GiB there
 
@@ -25,13 +24,16 @@ def look_at_token(options: Options) -> Iterator[Finding]:
         todo = "whoever reaches Ray's ports may run anything; unset it, or export RAY_AUTH_MODE=token"
         yield Finding("token", True, f"RAY_AUTH_MODE={mode}", todo)
     elif file is None:
-        yield Finding("token", True, "of RAY_AUTH_TOKEN", "processes of this user can read it there; a file is better")
+        found = (
+            "of RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else "this user has no home folder to keep one in"
+        )
+        yield Finding("token", True, found, "processes of this user can read it there; a file is better")
     elif not file.exists():
         named = "RAY_AUTH_TOKEN_PATH" in os.environ
         todo = "RAY_AUTH_TOKEN_PATH names it: bring the cluster's token there, or unset it" if named else ""
         yield Finding("token", not named, f"{file}: none yet" + ("" if named else "; a Ray of our own makes one"), todo)
     elif readable_by_others(file):
-        yield Finding("token", False, f"{file}: others can read it", f"chmod 600 {file}")
+        yield Finding("token", False, f"{file}: others can read it", command("chmod", "600", file))
     elif not file.read_text().strip():
         yield Finding("token", False, f"{file}: is empty", "delete it, or bring the cluster's token there")
     else:
@@ -41,15 +43,9 @@ def look_at_token(options: Options) -> Iterator[Finding]:
 def look_at_ray(options: Options) -> Iterator[Finding]:
     """Whether the cluster answers that a sweep would join, or a Ray of our own can be started."""
     address, told = cluster_address(), os.environ.get("RAY_ADDRESS")
-    source = f"RAY_ADDRESS={told}" if told else "`ray start` on this machine"
-    mend = "unset it, or name the head of a cluster that runs (HOST:6379)"
-    if address and address.startswith("http"):
-        yield Finding("ray", False, f"{source}: is a dashboard's, which only `ray job` takes", mend)
-        return
-    if address and (refusal := _refused(address)):
+    if address and (refusal := refused(address)):
         at = "" if address == told else f" at {address}, where Ray looks for it"
-        todo = mend if told else "`ray stop` forgets it, `ray start` begins anew"
-        yield Finding("ray", False, f"{source}: nobody answers{at} ({refusal})", todo)
+        yield Finding("ray", False, f"{source()}: nobody answers{at} ({refusal})", mend())
         return
     connect()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -57,18 +53,8 @@ def look_at_ray(options: Options) -> Iterator[Finding]:
     holds = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''}, {amounts['CPU']:g} CPU, {amounts['GPU']:g} GPU"
     ray.shutdown()
     if address:
-        yield Finding("ray", True, f"{source} answers: {holds}")
+        yield Finding("ray", True, f"{source()} answers: {holds}")
         return
     size = shutil.disk_usage(SHARED).total / GIB if os.path.isdir(SHARED) else 0.0
     small = f"{SHARED} has {size:.1f} GiB, so Ray is slow with data; docker run --shm-size=4g" if size < LITTLE else ""
     yield Finding("ray", True, f"one is started, on this machine alone: {holds}", small)
-
-
-def _refused(address: str) -> str:
-    """Why nobody answers at HOST:PORT; empty where somebody does. Ray itself would try for two minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition("/")[2].rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
