@@ -13,6 +13,7 @@ from raydistill.artifact import Artifact, load
 from raydistill.config import DistillConfig
 from raydistill.data import Dataset, Split
 from raydistill.device import pick_device, use_precision
+from raydistill.errors import UserError
 from raydistill.gpu_memory import is_out_of_gpu_memory
 from raydistill.method import DistilledSet, train
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
@@ -21,6 +22,7 @@ from raydistill.method.unroll import Apply, vmap_over
 from raydistill.method.weights import InitialWeights
 from raydistill.networks import Network
 from raydistill.plan import evaluation_plan, real_data_for
+from raydistill.settings import checked_seed
 
 TRAIN_CHUNK = 16  # networks trained at once
 TEST_NETWORKS = 16  # networks tested at once,
@@ -119,6 +121,12 @@ def evaluate_planned(
 ) -> Evaluation:
     """`evaluate` as `evaluation_plan` says, on the device where the data are."""
     config, model, start = plan
+    try:
+        checked_seed(seed)
+    except ValueError as error:
+        raise UserError(f"seed={seed}: {error}") from error
+    if epochs is not None and epochs < 1:
+        raise UserError(f"epochs={epochs}: at least 1")
     where = data.test.images.device
     if where.type == "cuda":  # a CPU tests in float32 what was made in tf32
         use_precision(config.precision, where, config.deterministic)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import ray
 
-from raydistill.cluster.private import named_address, ray_folder, speaks_grpc, start_private_ray
+from raydistill.cluster.private import is_ray, named_address, ray_folder, start_private_ray
 from raydistill.errors import UserError
 from raydistill.output import in_a_line
 from raydistill.sweep_config import Resources
 
 CONNECTED = 5.0  # seconds for a connection
-SPEAKS = 15.0  # and until what is there has spoken as Ray does
+SPEAKS = 15.0  # and for what is there to say that it is Ray
 
 
 @contextmanager
@@ -49,8 +49,8 @@ def connect() -> None:
         start_private_ray(**quiet)
         return
     try:
-        if refusal := refused(cluster_address() or ""):
-            raise UserError(f"{source()}: nobody answers ({refusal}); {mend()}")
+        if silence := silence_at(cluster_address() or ""):
+            raise UserError(f"{silence}; {mend()}")
         ray.init(**quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{source()}: no cluster that can be joined: {in_a_line(error)}; {mend()}") from error
@@ -80,8 +80,15 @@ def mend() -> str:
     return "`ray stop` forgets it, `ray start` begins anew"
 
 
-def refused(address: str) -> str:
-    """Why no Ray answers at HOST:PORT or ray://HOST:PORT; empty where one does. Ray itself would try for minutes."""
+def silence_at(address: str) -> str:
+    """That no Ray answers at HOST:PORT or ray://HOST:PORT, and why; empty where one does. Ray would try for minutes."""
+    if not (reason := _refused(address)):
+        return ""
+    at = "" if address == os.environ.get("RAY_ADDRESS") else f" at {address}, where Ray looks for it"
+    return f"{source()}: nobody answers{at} ({reason})"
+
+
+def _refused(address: str) -> str:
     if address.startswith("http"):
         return "it is a dashboard's, which only `ray job` takes"
     host, _, port = address.rpartition("://")[2].rpartition("/")[2].rpartition(":")
@@ -89,7 +96,8 @@ def refused(address: str) -> str:
         socket.create_connection((host.strip("[]"), int(port)), CONNECTED).close()
     except (OSError, ValueError) as error:
         return str(error)
-    return "" if speaks_grpc(f"{host}:{port}", SPEAKS) else "something that is no Ray"
+    client = address.startswith("ray://")  # which has another service
+    return "" if client or is_ray(f"{host}:{port}", SPEAKS) else "what listens there is no Ray"
 
 
 def _somebody_elses() -> bool:

@@ -65,17 +65,21 @@ def _check_sockets() -> None:
         )
 
 
-def speaks_grpc(address: str, patience: float) -> bool:
-    """Whether what listens at HOST:PORT speaks as Ray does. Behind TLS it is believed."""
+def is_ray(address: str, patience: float) -> bool:
+    """Whether it is the head of a cluster that listens at HOST:PORT. Behind TLS it is believed.
+
+    Anything that it says but that it knows no such question is good enough: it may want a token first.
+    """
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return True
     import grpc
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            grpc.channel_ready_future(channel).result(patience)
-        except grpc.FutureTimeoutError:
-            return False
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=patience)
+        except grpc.RpcError as error:
+            nobody = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
+            return error.code() not in nobody
     return True
 
 

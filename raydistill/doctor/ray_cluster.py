@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import ray
 
-from raydistill.cluster.connect import cluster_address, connect, mend, refused, source
+from raydistill.cluster.connect import cluster_address, connect, mend, silence_at, source
 from raydistill.cluster.private import readable_by_others, token_file
 from raydistill.doctor.finding import Finding, Options
 from raydistill.shell import command
@@ -42,10 +42,9 @@ def look_at_token(options: Options) -> Iterator[Finding]:
 
 def look_at_ray(options: Options) -> Iterator[Finding]:
     """Whether the cluster answers that a sweep would join, or a Ray of our own can be started."""
-    address, told = cluster_address(), os.environ.get("RAY_ADDRESS")
-    if address and (refusal := refused(address)):
-        at = "" if address == told else f" at {address}, where Ray looks for it"
-        yield Finding("ray", False, f"{source()}: nobody answers{at} ({refusal})", mend())
+    address = cluster_address()
+    if address and (silence := silence_at(address)):
+        yield Finding("ray", False, silence, mend())
         return
     connect()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

@@ -2,7 +2,9 @@
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,14 @@ def pareto_front(
     return figure
 
 
+@contextmanager
+def any_letters() -> Iterator[None]:
+    """Within it a letter that matplotlib's font lacks is drawn as a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
 def write_figure(figure: Figure, path: str | Path) -> None:
     """Writes a figure in the format of the file's ending (.png, .pdf, .svg) to a folder or address.
 
@@ -117,7 +127,8 @@ def write_figure(figure: Figure, path: str | Path) -> None:
     filesystem, inside = open_place(path)
     drawn = io.BytesIO()
     try:
-        figure.savefig(drawn, format=os.path.splitext(inside)[1][1:] or None)
+        with any_letters():
+            figure.savefig(drawn, format=os.path.splitext(inside)[1][1:] or None)
         filesystem.create_dir(os.path.dirname(inside), recursive=True)
         replace_file(filesystem, inside, drawn.getvalue())
     except (OSError, ValueError) as error:
