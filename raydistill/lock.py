@@ -86,7 +86,7 @@ def _take(folder: Path) -> tuple[int, list[Path]]:
             try:
                 _lock(handle, folder)
                 if os.path.samestat(os.fstat(handle), os.stat(folder / LOCK)):  # else a lock on a deleted file
-                    _sign(handle)
+                    _sign_or_leave(handle, folder, made)
                     return handle, made
             except BaseException:
                 _close(handle)
@@ -107,6 +107,16 @@ def _lock(handle: int, folder: Path) -> None:
         raise
     except (ImportError, OSError) as error:
         logger.warning("%s: no locks here (%s), so begin only one process at a time in it", folder, error)
+
+
+def _sign_or_leave(handle: int, folder: Path, made: list[Path]) -> None:
+    """Signs the lock; where the disk is full takes away what was made, as if nothing had been."""
+    try:
+        _sign(handle)
+    except OSError:
+        (folder / LOCK).unlink()
+        _take_away(made)
+        raise
 
 
 def _sign(handle: int) -> None:

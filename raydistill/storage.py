@@ -14,6 +14,8 @@ import pyarrow.fs
 
 from raydistill.errors import UserError
 
+NOWHERE = Path("/nonexistent")  # the home of users without one, as Debian writes it
+
 
 def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
     """The file system of a folder or an s3:// or gs:// address, and the path within it.
@@ -44,16 +46,15 @@ def at_home(place: str | Path) -> str:
         UserError: this user has none.
     """
     text = str(place)
-    whole = os.path.expanduser(text) if is_local(text) else text
-    if whole == text and text.partition("/")[0] == "~":
+    if text.partition("/")[0] == "~" and home() is None:
         raise UserError(f"{text}: this user has no home folder; set HOME, or write the path without ~")
-    return whole
+    return os.path.expanduser(text) if is_local(text) else text
 
 
 def home() -> Path | None:
     """The home folder; None for a user without one, as in a container that runs as a bare number."""
     try:
-        return Path.home()
+        return Path.home() if Path.home() != NOWHERE else None
     except RuntimeError:
         return None
 

@@ -2,6 +2,8 @@
 
 import os
 
+from raydistill.storage import NOWHERE, home
+
 # Set before Ray is imported anywhere; what the user has set stays.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's coming default; without it each start warns
@@ -10,3 +12,5 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # raydistill.sweep.wa
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which prints tables of its own, whatever `verbose` says
 # Under `uv run` Ray would build the whole environment (6 GB) anew for each session; nodes have theirs already.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+if home() is None:
+    os.environ["HOME"] = str(NOWHERE)  # Ray Tune cannot be imported without, here and in the workers

@@ -8,7 +8,7 @@ from pathlib import Path
 from raydistill.doctor.finding import Finding, Options
 from raydistill.probe import check_writable
 from raydistill.shell import command
-from raydistill.storage import at_home, is_local
+from raydistill.storage import at_home, home, is_local
 
 GIB = 2**30
 LITTLE = 1.0  # GiB; checkpoints and artifacts of a sweep take more than that
@@ -18,8 +18,12 @@ def look_at_data(options: Options) -> Iterator[Finding]:
     """The folder of downloaded data sets, and which of them lie there."""
     from raydistill.data.sources import FILES, data_folder, is_there
 
-    folder = data_folder(options.data_dir)
     named = options.data_dir or os.environ.get("RAYDISTILL_DATA")
+    if not named and home() is None:
+        todo = "for others than digits name a folder with --data-dir or RAYDISTILL_DATA"
+        yield Finding("data", True, "this user has no home folder to keep data sets in", todo)
+        return
+    folder = data_folder(options.data_dir)
     later = "digits is always there; the others are downloaded when first used"
     if not folder.exists():
         todo = "make it, or name another with --data-dir or RAYDISTILL_DATA" if named else later

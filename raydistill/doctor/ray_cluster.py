@@ -24,10 +24,10 @@ def look_at_token(options: Options) -> Iterator[Finding]:
         todo = "whoever reaches Ray's ports may run anything; unset it, or export RAY_AUTH_MODE=token"
         yield Finding("token", True, f"RAY_AUTH_MODE={mode}", todo)
     elif file is None:
-        found = (
-            "of RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else "this user has no home folder to keep one in"
-        )
-        yield Finding("token", True, found, "processes of this user can read it there; a file is better")
+        found, todo = "of RAY_AUTH_TOKEN", "processes of this user can read it there; a file is better"
+        if not os.environ.get("RAY_AUTH_TOKEN"):
+            found, todo = "a new one each time, as this user has no home folder", ""
+        yield Finding("token", True, found, todo)
     elif not file.exists():
         named = "RAY_AUTH_TOKEN_PATH" in os.environ
         todo = "RAY_AUTH_TOKEN_PATH names it: bring the cluster's token there, or unset it" if named else ""
