@@ -10,7 +10,7 @@ import typer
 
 from raydistill.errors import UserError
 from raydistill.lock import new_folder
-from raydistill.output import lasting_output, say
+from raydistill.output import lasting_output, say, utf8_names
 from raydistill.screen import (
     DataDir,
     Debug,
@@ -41,6 +41,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `raydistill` command."""
+    utf8_names()
     with lasting_output():
         app()
 

@@ -43,6 +43,19 @@ def in_a_line(error: BaseException) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def utf8_names() -> None:
+    """Begins this process anew in Python's UTF-8 mode where the locale has files' names in another encoding.
+
+    Python's own ways to open files and Arrow's would not mean the same file. What is printed stays as it was.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.name != "posix":
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that Ray begins
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 class _Lasting(io.FileIO):
     """A standard stream whose reader may go away, or whose disk be full: what is written after that is dropped.
 
