@@ -1,51 +1,55 @@
 """A distilled set on disk or in an object store: a folder of Arrow files and a manifest.
 
     images.arrow    one row an image: step, label, soft_label [K], image [C, H, W] float32 in normalised space
-    schedule.arrow  one row a gradient step: epoch, step, learning_rate
+    schedule.arrow  one row a gradient step: epoch, step, learning_rate, and raw_rate, whose softplus that is
     weights.arrow   the initial weights, where they are fixed: name, shape, values
-    manifest.json   what it is and the sha256 of each file; written last: without it there is no artifact
+    README.md       which of these are tables of one data set, for Hugging Face datasets
+    manifest.json   what it is and the sha256 of each Arrow file; written last: without it there is no artifact
 
-Any Arrow reader opens it. Nothing in it is pickled, and nothing is believed before its sum is right.
+Any Arrow reader opens it, see `raydistill.arrow`. Nothing in it is pickled, and nothing is believed before its sum is
+right. Format 1 had images as fixed-shape tensors, and no raw_rate.
 """
 
 import hashlib
-import json
+import math
 import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.fs
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from raydistill.arrow import from_ipc, set_from_tables, to_ipc, to_tables, weights_from_table
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
+from raydistill.manifest import Manifest
 from raydistill.method import DistilledSet
 from raydistill.settings import validated
 from raydistill.storage import open_place, read_file, to_json, write_file
 
-FORMAT_VERSION = 1
 SUFFIX = ".distilled"
+CARD = """---
+configs:
+- {config_name: images, data_files: images.arrow, default: true}
+- {config_name: schedule, data_files: schedule.arrow}
+---
+A data set that raydistill distilled; `raydistill.load` reads it, manifest.json says how it was made.
+"""  # Hugging Face's reader takes all Arrow files of a folder for parts of one table, unless it is told
 
 
-class Manifest(BaseModel):
+class ArtifactManifest(Manifest):
     """manifest.json. `mean` and `std`, one a channel, turn images into pixels 0..1: image * std + mean."""
 
-    model_config = ConfigDict(extra="forbid")
+    formats = (1, 2)
 
-    format_version: int
-    config: dict[str, Any]
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
     metrics: dict[str, float | int | None]
-    provenance: dict[str, Any]
-    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -94,17 +98,18 @@ def save(artifact: Artifact, path: str | Path) -> None:
         if not local and _exists(filesystem, f"{target}/manifest.json"):
             filesystem.delete_file(f"{target}/manifest.json")  # from here to the new manifest there is no artifact
         sums = {}
-        for name, table in to_tables(artifact.distilled, artifact.weights).items():
+        for name, table in to_tables(artifact.distilled, artifact.weights, artifact.class_names).items():
             data = to_ipc(table)
             sums[name] = hashlib.sha256(data).hexdigest()
             write_file(filesystem, f"{place}/{name}", data)
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
+        write_file(filesystem, f"{place}/README.md", CARD.encode())
+        manifest = ArtifactManifest(
+            format_version=ArtifactManifest.formats[-1],
             config=artifact.config.model_dump(mode="json"),
             class_names=artifact.class_names,
             mean=tuple(artifact.mean.tolist()),
             std=tuple(artifact.std.tolist()),
-            metrics=artifact.metrics,
+            metrics={k: v if v is None or math.isfinite(v) else None for k, v in artifact.metrics.items()},
             provenance=artifact.provenance,
             sha256=sums,
         )
@@ -126,15 +131,12 @@ def load(path: str | Path) -> Artifact:
     filesystem, target = open_place(path)
     raw = _read(filesystem, target, "manifest.json", path)
     try:
-        manifest = Manifest.model_validate(json.loads(raw))
-    except (ValueError, ValidationError, RecursionError) as error:
-        raise UserError(f"{path}/manifest.json: not the manifest of an artifact") from error
-    if len(manifest.mean) != len(manifest.std):
-        raise UserError(f"{path}/manifest.json: mean is of {len(manifest.mean)} channels, std of {len(manifest.std)}")
-    if manifest.format_version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: is in format {manifest.format_version}; this raydistill reads format {FORMAT_VERSION}, upgrade it"
-        )
+        manifest = ArtifactManifest.parse(raw)
+    except ValueError as error:
+        raise UserError(f"{path}/manifest.json: not the manifest of an artifact: {error}") from error
+    mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
+    if len(mean) != len(std) or not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        raise UserError(f"{path}/manifest.json: mean and std are not a finite number for each channel")
     tables = {}
     for name in ("images.arrow", "schedule.arrow", "weights.arrow"):
         if name == "weights.arrow" and name not in manifest.sha256:
@@ -154,14 +156,14 @@ def load(path: str | Path) -> Artifact:
             channels=len(manifest.mean),
         )
         weights = weights_from_table(tables["weights.arrow"]) if "weights.arrow" in tables else None
-    except (KeyError, ValueError, TypeError, RuntimeError, pa.ArrowException) as error:
+    except (ValueError, TypeError, RuntimeError, pa.ArrowException) as error:
         raise UserError(f"{path}: its files do not make a distilled set: {' '.join(str(error).split())}") from error
     return Artifact(
         distilled=distilled,
         config=config,
         class_names=manifest.class_names,
-        mean=torch.tensor(manifest.mean),
-        std=torch.tensor(manifest.std),
+        mean=mean,
+        std=std,
         weights=weights,
         metrics=manifest.metrics,
         provenance=manifest.provenance,

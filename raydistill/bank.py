@@ -8,42 +8,41 @@ Any Arrow reader opens it; nothing in it is pickled.
 """
 
 import hashlib
-import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, StringConstraints
 from torch import Tensor
 
-from raydistill.arrow import from_ipc, to_ipc
+from raydistill.arrow import column, from_ipc, nested, to_ipc
 from raydistill.config import DistillConfig, PretrainConfig
 from raydistill.data import Dataset
 from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
+from raydistill.manifest import Manifest
 from raydistill.networks import Network
+from raydistill.settings import validated
 from raydistill.storage import open_place, read_file, to_json, whole_file
 
-FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-class BankManifest(BaseModel):
+class BankManifest(Manifest):
     """manifest.json. `shapes` names the parameters in the order of a row's weights; accuracies are fractions."""
 
-    model_config = ConfigDict(extra="forbid")
+    formats = (1,)
 
-    format_version: int
-    config: dict[str, Any]
-    class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    shapes: dict[str, tuple[int, ...]]
     metrics: dict[str, float | int]
-    provenance: dict[str, Any]
-    sha256: dict[str, str]
+    shapes: Annotated[dict[str, tuple[Annotated[int, Field(ge=1)], ...]], Field(min_length=1)]
+    sha256: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=r"^networks-\d+\.arrow$")], str], Field(min_length=1)
+    ]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor
     weights = networks.detach().float().cpu().numpy()
     return pa.table(
         {
-            "weights": pa.FixedSizeListArray.from_arrays(pa.array(weights.ravel()), weights.shape[1]),
+            "weights": nested(weights),
             "val_accuracy": val_accuracies.cpu().numpy(),
             "test_accuracy": test_accuracies.cpu().numpy(),
         }
@@ -109,7 +108,7 @@ def write_manifest(
         values = np.concatenate([table[name].to_numpy() for table in tables])
         metrics |= {name: float(values.mean()), f"{name}_std": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
     manifest = BankManifest(
-        format_version=FORMAT_VERSION,
+        format_version=BankManifest.formats[-1],
         config=config.model_dump(mode="json"),
         class_names=data.class_names,
         image_shape=data.image_shape,
@@ -137,11 +136,9 @@ def read_manifest(path: str | Path) -> tuple[BankManifest, str]:
             f"bank={path}: is no bank of networks (it has no {MANIFEST}); raydistill pretrain makes one"
         ) from error
     try:
-        manifest = BankManifest.model_validate(json.loads(raw))
-    except (ValueError, ValidationError, RecursionError) as error:
-        raise UserError(f"bank={path}: its {MANIFEST} is not that of a bank of networks") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise UserError(f"bank={path}: is in format {manifest.format_version}; this raydistill reads {FORMAT_VERSION}")
+        manifest = BankManifest.parse(raw)
+    except ValueError as error:
+        raise UserError(f"bank={path}: its {MANIFEST} is not that of a bank of networks: {error}") from error
     return manifest, hashlib.sha256(raw).hexdigest()
 
 
@@ -153,7 +150,7 @@ def load_bank(path: str | Path) -> Bank:
     """
     manifest, fingerprint = read_manifest(path)
     filesystem, place = open_place(path)
-    size = sum(int(np.prod(shape)) for shape in manifest.shapes.values())
+    size = sum(math.prod(shape) for shape in manifest.shapes.values())
     parts = []
     for name, digest in manifest.sha256.items():
         try:
@@ -162,11 +159,11 @@ def load_bank(path: str | Path) -> Bank:
             raise UserError(f"bank={path}: its file {name} is missing or cannot be read") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise UserError(f"bank={path}: its file {name} was changed after it was written")
-        table = from_ipc(data, f"{path}/{name}")
-        kind = table.schema.field("weights").type if "weights" in table.column_names else None
-        if kind != pa.list_(pa.float32(), size):
-            raise UserError(f"bank={path}: its file {name} does not hold networks of {size} weights")
-        parts.append(table["weights"].combine_chunks().flatten().to_numpy().reshape(-1, size))
+        try:
+            networks = column(from_ipc(data, f"bank={path}: {name}"), "weights", pa.list_(pa.float32(), size))
+            parts.append(networks.flatten().to_numpy().reshape(-1, size))
+        except (ValueError, OverflowError, pa.ArrowException) as error:
+            raise UserError(f"bank={path}: its file {name} does not hold networks of {size} weights") from error
     return Bank(torch.from_numpy(np.concatenate(parts)), manifest, fingerprint)
 
 
@@ -176,13 +173,13 @@ def adapted(config: DistillConfig) -> DistillConfig:
     So that USPS (16 x 16), MNIST (28 x 28) and SVHN (32 x 32, colour) go together in any direction.
 
     Raises:
-        UserError: there is no such bank.
+        UserError: there is no such bank, or its images are of an impossible size.
     """
     if config.objective != "adapt" or config.bank_folder is None:
         return config
     channels, size, _ = read_manifest(config.bank_folder)[0].image_shape
     update = {"image_size": config.image_size or size, "channels": config.channels or channels}
-    return config.model_copy(update=update)
+    return validated(DistillConfig, config.model_dump() | update, f"bank={config.bank_folder}: ")
 
 
 def check_bank(

@@ -29,7 +29,7 @@ class DataSettings(Settings):
     """Splits of a data set of the hub, TRAIN or TRAIN,TEST, as in train[:1000],validation; found by itself."""
     background: str = "white"
     """The colour behind transparent images: white, black or any other of CSS, as #808080."""
-    image_size: int | None = Field(None, ge=4)
+    image_size: int | None = Field(None, ge=4, le=1024)
     """Resize all images to this many pixels square; by default they are taken as they are, those of voc and cub200,
     which come in all sizes, at 224."""
     channels: Literal[1, 3] | None = None
@@ -66,9 +66,9 @@ class NetworkSettings(Settings):
 
     network: str = "lenet"
     """lenet, alexcifarnet, convnet, or torchvision:NAME, as torchvision:alexnet."""
-    width: int = Field(128, ge=1)
+    width: int = Field(128, ge=1, le=4096)
     """Channels of a convnet."""
-    depth: int = Field(3, ge=1)
+    depth: int = Field(3, ge=1, le=10)
     """Blocks of a convnet; each halves the image."""
     init: Literal["xavier", "kaiming", "normal", "orthogonal", "zero", "one", "constant", "default"] = "xavier"
     """Distribution of the initial weights (raydistill/networks/initialisers.py). Biases start at zero, except with
@@ -177,9 +177,9 @@ class DistillConfig(DataSettings, NetworkSettings):
     # -- how it is watched ---------------------------------------------------------------------------------------
     eval_every: int = Field(50, ge=1)
     """Iterations between two validations (and two log lines)."""
-    val_nets: int = Field(8, ge=1)
+    val_nets: int = Field(8, ge=1, le=10_000)
     """Fresh networks a validation trains, with random weights; with fixed weights there is only one."""
-    test_nets: int = Field(50, ge=1)
+    test_nets: int = Field(50, ge=1, le=10_000)
     """Fresh networks of the final test, with random weights."""
 
     seed: Seed = 0

@@ -17,11 +17,15 @@ from raydistill.storage import at_home
 MOST_SEED = 2**32 - 1  # of scikit-learn's and Optuna's generators; the others take any
 MOST_SHOWN = 200  # letters of a wrong value
 
+MOST_COMPLAINTS = 5  # in one line
+
 
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown names, no silent conversion from another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def checked_seed(seed: int) -> int:
@@ -57,7 +61,7 @@ def validated(model: type[Model], values: Mapping[str, Any], where: str = "") ->
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise UserError(where + "; ".join(_complaint(model, e) for e in error.errors())) from error
+        raise UserError(where + "; ".join(_complaint(model, e) for e in error.errors()[:MOST_COMPLAINTS])) from error
 
 
 def _complaint(model: type[BaseModel], error: Any) -> str:

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from raydistill.arrow import nested
 from raydistill.artifact import Artifact, load, save
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
@@ -42,7 +44,8 @@ def test_round_trip_is_exact(artifact, tmp_path):
     back = load(tmp_path / "a.distilled")
     assert torch.equal(back.distilled.images, artifact.distilled.images)
     assert torch.equal(back.distilled.labels, artifact.distilled.labels)
-    assert torch.allclose(back.distilled.learning_rates, artifact.distilled.learning_rates, rtol=1e-6)
+    assert torch.equal(back.distilled.raw_rates, artifact.distilled.raw_rates)
+    assert torch.equal(back.distilled.learning_rates, artifact.distilled.learning_rates)
     assert back.config == CONFIG
     assert back.class_names == ("a", "b", "c")
     assert (back.metrics, back.provenance) == (artifact.metrics, artifact.provenance)
@@ -62,10 +65,10 @@ def read(name):
     return pa.ipc.open_file("{tmp_path}/a.distilled/" + name).read_all()
 images, schedule, weights = read("images.arrow"), read("schedule.arrow"), read("weights.arrow")
 assert images.column_names == ["step", "label", "soft_label", "image"], images.column_names
-assert schedule.column_names == ["epoch", "step", "learning_rate"]
+assert schedule.column_names == ["epoch", "step", "learning_rate", "raw_rate"]
 assert weights.column_names == ["name", "shape", "values"]
-assert images["image"].type == pa.fixed_shape_tensor(pa.float32(), [1, 4, 5])
-np.save("{tmp_path}/images.npy", images["image"].combine_chunks().to_numpy_ndarray())
+assert images["image"].type == pa.list_(pa.list_(pa.list_(pa.float32(), 5), 4), 1)
+np.save("{tmp_path}/images.npy", np.array(images["image"].to_pylist(), "float32"))
 print(images["step"].to_pylist(), images["label"].to_pylist(), schedule["learning_rate"].to_pylist())
 """
     out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
@@ -74,13 +77,18 @@ print(images["step"].to_pylist(), images["label"].to_pylist(), schedule["learnin
     assert str(artifact.distilled.labels.flatten(0, 1).argmax(1).tolist()) in out
 
 
-def test_pandas_reads_it(artifact, tmp_path):
-    save(artifact, tmp_path / "a.distilled")
-    import pandas
-
-    frame = pandas.read_feather(tmp_path / "a.distilled" / "schedule.arrow")
-    assert np.allclose(frame.learning_rate, artifact.distilled.learning_rates.flatten())
-    assert frame.epoch.tolist() == [0, 0, 1, 1, 2, 2]
+def test_format_1_is_read_bit_for_bit(artifact):
+    """As an older raydistill wrote it: images as fixed-shape tensors, step sizes alone."""
+    folder = Path(__file__).parent / "format_1.distilled"
+    images, schedule = (pa.ipc.open_file(str(folder / f"{n}.arrow")).read_all() for n in ("images", "schedule"))
+    old = load(folder)
+    pixels = torch.tensor(images["image"].combine_chunks().to_numpy_ndarray())
+    assert torch.equal(old.distilled.images.flatten(0, 1), pixels)
+    assert torch.equal(old.distilled.images, artifact.distilled.images)
+    assert torch.equal(old.distilled.labels, artifact.distilled.labels)
+    rates = torch.tensor(schedule["learning_rate"].to_pylist()).view(3, 2)
+    assert torch.equal(old.distilled.raw_rates, DistilledSet.from_rates(pixels, pixels, rates).raw_rates)
+    assert all(torch.equal(old.weights[k], w) for k, w in artifact.weights.items())
 
 
 def test_overwriting_leaves_nothing_behind(artifact, tmp_path):
@@ -151,8 +159,7 @@ def test_tables_that_make_no_sense_are_refused(artifact, tmp_path, attack):
     elif attack == "order":
         rewrite(folder, "schedule.arrow", schedule.take([1, 0, 2, 3, 4, 5]))
     elif attack == "shape":
-        pixels = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((12, 2, 4, 5), np.float32))
-        rewrite(folder, "images.arrow", images.set_column(3, "image", pixels))
+        rewrite(folder, "images.arrow", images.set_column(3, "image", nested(np.zeros((12, 2, 4, 5), np.float32))))
     elif attack == "weights":
         rewrite(folder, "weights.arrow", weights.set_column(1, "shape", pa.array([[9, 9], [2]], pa.list_(pa.int32()))))
     else:
@@ -165,8 +172,8 @@ def test_other_versions_and_unknown_settings(artifact, tmp_path):
     folder = tmp_path / "a.distilled"
     save(artifact, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
-    with pytest.raises(UserError, match="format 2"):
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 9}))
+    with pytest.raises(UserError, match="format 9; this raydistill reads 1 and 2"):
         load(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"config": {"dataset": "digits", "hack": 1}}))
     with pytest.raises(UserError, match="hack"):

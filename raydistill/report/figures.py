@@ -41,8 +41,8 @@ def image_grid(
     for s in range(steps):
         for b in range(columns):
             ax = axes[s, b]
-            picture = stretched(pixels[s, b]).permute(1, 2, 0).numpy()
-            ax.imshow(picture.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            picture = stretched(pixels[s, b]).permute(1, 2, 0).squeeze(2).numpy()
+            ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             if s == 0 or batch > len(class_names) or soft:
                 ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$": a letter
@@ -61,8 +61,14 @@ def _title(label: Tensor, class_names: Sequence[str], soft: bool) -> str:
 
 
 def artifact_grid(artifact: Artifact) -> Figure:
-    """The images of an artifact, see `image_grid`."""
+    """The images of an artifact, see `image_grid`.
+
+    Raises:
+        UserError: they are neither grey nor RGB.
+    """
     distilled = artifact.distilled
+    if artifact.image_shape[0] not in (1, 3):
+        raise UserError(f"images of {artifact.image_shape[0]} channels cannot be drawn; only those of 1 or 3")
     return image_grid(artifact.pixels(), distilled.labels, artifact.class_names, distilled.learning_rates)
 
 

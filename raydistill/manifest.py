@@ -1,0 +1,52 @@
+"""manifest.json: what lies in a folder of Arrow files, and the sha256 of each. It is read as if an enemy wrote it."""
+
+import json
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class Manifest(BaseModel):
+    """What the manifests of artifacts and banks have in common."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    formats: ClassVar[tuple[int, ...]]
+    """Those that can be read; the last is written."""
+
+    format_version: int
+    config: dict[str, Any]
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    provenance: dict[str, Any]
+    sha256: dict[str, str]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """The manifest in the bytes of a file.
+
+        Raises:
+            ValueError: it is none, or of another format; says what is wrong with it.
+        """
+        try:
+            values = json.loads(raw, object_pairs_hook=_mapping, parse_constant=_no_number)
+            found = values.get("format_version") if isinstance(values, dict) else None
+            if isinstance(found, int) and found not in cls.formats:
+                known = " and ".join(map(str, cls.formats))
+                raise ValueError(f"is in format {found}; this raydistill reads {known}, upgrade it")
+            return cls.model_validate_json(raw, strict=True)
+        except RecursionError:
+            raise ValueError("is nested too deep") from None
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers do not agree on one that has a name twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("has a name twice")
+    return values
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"has {text} for a number")
