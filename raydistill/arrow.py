@@ -1,4 +1,4 @@
-"""A distilled set as Arrow tables of plain types, and tables as bytes.
+"""A distilled set as Arrow tables of plain types.
 
 An image is nested lists of fixed size, so that its type says its shape, and every reader knows it: 28 x 28 grey ones
 are `fixed_size_list<fixed_size_list<fixed_size_list<float>[28]>[28]>[1]`. Format 1 had them as fixed-shape tensors.
@@ -14,7 +14,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raydistill.errors import UserError
 from raydistill.method import DistilledSet
 from raydistill.method.distilled import inverse_softplus
 
@@ -91,7 +90,7 @@ def hugging_face(shape: Sequence[int], class_names: Sequence[str]) -> dict[str, 
 
 
 def set_from_tables(
-    images: pa.Table, schedule: pa.Table, *, steps: int, epochs: int, classes: int, channels: int
+    images: pa.Table, schedule: pa.Table, *, steps: int, epochs: int, batch: int, classes: int, channels: int
 ) -> DistilledSet:
     """The set in the tables, bit for bit. (Format 1 kept step sizes alone: the last bit of some is another.)
 
@@ -100,14 +99,13 @@ def set_from_tables(
     Raises:
         ValueError, ArrowException: the tables are not those of such a set.
     """
-    rows = len(images)
     order = column(images, "step", pa.int32())
-    if rows == 0 or rows % steps or not _equal(order, np.repeat(np.arange(steps), rows // steps)):
-        raise ValueError(f"images.arrow is not {steps} equal minibatches in order")
+    if len(order) != steps * batch or not _equal(order, np.repeat(np.arange(steps), batch)):
+        raise ValueError(f"images.arrow is not {steps} minibatches of {batch} images in order")
     pixels = _pixels(images)
     if pixels.dim() != 4 or pixels.shape[1] != channels or not pixels.numel():
         raise ValueError(f"images are of shape {tuple(pixels.shape[1:])}, not {channels} x H x W")
-    labels = _tensor(column(images, "soft_label", pa.list_(pa.float32(), classes)).flatten()).view(rows, classes)
+    labels = _tensor(column(images, "soft_label", pa.list_(pa.float32(), classes)).flatten()).view(-1, classes)
     if len(schedule) != epochs * steps or not (
         _equal(column(schedule, "epoch", pa.int32()), np.repeat(np.arange(epochs), steps))
         and _equal(column(schedule, "step", pa.int32()), np.tile(np.arange(steps), epochs))
@@ -148,28 +146,6 @@ def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
     if array.null_count:
         raise ValueError(f"column {name} has gaps")
     return array
-
-
-def to_ipc(table: pa.Table) -> bytes:
-    """A table as the bytes of an Arrow IPC file."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def from_ipc(data: bytes, name: str) -> pa.Table:
-    """The table in the bytes of an Arrow IPC file.
-
-    Raises:
-        UserError: it is no such file; names it.
-    """
-    try:
-        table = pa.ipc.open_file(data).read_all()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of the name of a column
-        raise UserError(f"{name}: not an Arrow file: {' '.join(str(error).split())}") from error
-    return table
 
 
 def _pixels(images: pa.Table) -> Tensor:

@@ -24,9 +24,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from raydistill.arrow import from_ipc, set_from_tables, to_ipc, to_tables, weights_from_table
+from raydistill.arrow import set_from_tables, to_tables, weights_from_table
 from raydistill.config import DistillConfig
 from raydistill.errors import UserError
+from raydistill.ipc import from_ipc, to_ipc
 from raydistill.manifest import Manifest
 from raydistill.method import DistilledSet
 from raydistill.settings import validated
@@ -152,6 +153,7 @@ def load(path: str | Path) -> Artifact:
             tables["schedule.arrow"],
             steps=config.steps,
             epochs=config.epochs,
+            batch=config.images_per_step or config.images_per_class * len(manifest.class_names),
             classes=len(manifest.class_names),
             channels=len(manifest.mean),
         )

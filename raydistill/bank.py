@@ -19,11 +19,12 @@ import torch
 from pydantic import Field, StringConstraints
 from torch import Tensor
 
-from raydistill.arrow import column, from_ipc, nested, to_ipc
+from raydistill.arrow import column, nested
 from raydistill.config import DistillConfig, PretrainConfig
 from raydistill.data import Dataset
 from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
+from raydistill.ipc import from_ipc, to_ipc
 from raydistill.manifest import Manifest
 from raydistill.networks import Network
 from raydistill.settings import validated

@@ -144,7 +144,7 @@ def test_damage_is_named(bank, tmp_path, harm):
         case _:
             import hashlib
 
-            from raydistill.arrow import to_ipc
+            from raydistill.ipc import to_ipc
 
             other = to_ipc(pa.table({"weights": [1, 2]}))
             old = hashlib.sha256(content).hexdigest()
