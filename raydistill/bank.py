@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 from torch import Tensor
 
 from raydistill.arrow import column, nested
@@ -44,6 +44,13 @@ class BankManifest(Manifest):
     sha256: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^networks-\d+\.arrow$")], str], Field(min_length=1)
     ]
+
+    @field_validator("metrics")
+    @classmethod
+    def _measured(cls, metrics: dict[str, float | int]) -> dict[str, float | int]:
+        if missing := {"nets", "test_accuracy", "test_accuracy_std"} - set(metrics):
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")
+        return metrics
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
     path = folder / SETTINGS
     if path.exists():
         old = read_json(str(path))
+        if not isinstance(old, dict):
+            raise UserError(f"{path}: does not hold the settings of a bank")
         old = PretrainConfig().model_dump(mode="json") | old  # settings may be newer than the bank
         changed = [name for name, value in settings.items() if old[name] != value]
         if changed:

@@ -205,12 +205,20 @@ def test_absurd_values(artifact, path, value):
         (["format_version"], 2),
         (["class_names"], []),
         (["metrics"], {"test_accuracy": None}),
+        (["metrics"], {"nets": 5}),
     ],
     ids=str,
 )
 def test_absurd_values_of_banks(bank, path, value):
     change(bank, path, value)
     assert "bank=" in refused(load_bank, bank)
+
+
+@pytest.mark.parametrize("settings", ["[1]", "null", nest(10**5), "1" * 10**5], ids=lambda text: text[:9])
+def test_settings_of_a_bank(bank, settings):
+    """What `raydistill pretrain` goes on with."""
+    (bank / "pretrain.json").write_text(settings)
+    refused(lambda folder: pretrain(PretrainConfig(nets=5, chunk=5, epochs=1), folder), bank)
 
 
 @pytest.mark.parametrize("shape", [[10**12, 8, 8], [1, 10**12, 8], [3, -8, 8], [2, 8, 8], [1, 0, 8]], ids=str)
