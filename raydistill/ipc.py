@@ -30,7 +30,7 @@ def from_ipc(data: bytes, name: str) -> pa.Table:
         table = pa.ipc.open_stream(stream).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError, struct.error) as error:  # UnicodeDecodeError: column names
-        raise UserError(f"{name}: not an Arrow file: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name}: not an Arrow file: {' '.join(str(error)[:200].split())}") from error
     return table
 
 
