@@ -32,6 +32,7 @@ from record import RESULTS, commit, device_name
 from raydistill.cluster.private import start_private_ray
 from raydistill.settings import validated
 from raydistill.sweep.failures import failures_judged
+from raydistill.sweep.lease import leased
 from raydistill.sweep.state import Bookkeeper, tune_state_amended
 from raydistill.sweep.watch import Watch
 from raydistill.sweep_config import SweepConfig
@@ -118,11 +119,11 @@ def main() -> None:
 
 def measure(trials: int, random: bool) -> dict[str, float]:
     """Runs that many trials, searched by TPE or at random; seconds and, for each part, milliseconds a result."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, leased(f"{folder}/driver") as lease:
         values = {"name": "driver", "base": {"dataset": "digits"}, "search": SEARCH, "storage": folder}
         scheduler = {"scheduler": {"pareto_asha": {"grace": 1, "reduction": 3}}}
         config = validated(SweepConfig, values | scheduler | {"budget": {"trials": trials, "iterations": STEPS}})
-        watch, books = Watch(config, f"{folder}/driver"), Bookkeeper(f"{folder}/driver")
+        watch, books = Watch(config, lease.place, lease), Bookkeeper(lease.place, lease)
         tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
         driver._attend(tuner, watch, [books, Progress()])
         settings = tuner._local_tuner._tune_config
@@ -135,7 +136,7 @@ def measure(trials: int, random: bool) -> dict[str, float]:
         with ExitStack() as stack:
             for name, (part, method) in PARTS.items():
                 stack.enter_context(timed(type(parts[part]), method, name, spent, calls))
-            for context in (watch.running(), failures_judged(0), tune_state_amended()):
+            for context in (watch.running(), failures_judged(0), tune_state_amended(lease)):
                 stack.enter_context(context)
             results = tuner.fit()
         seconds, computed = time.perf_counter() - begin, time.process_time() - computed

@@ -274,7 +274,7 @@ def sweep(
         print_summary(result, console)
         if as_json:
             print_json(result.to_json())
-        if not result.trials:
+        if result.failed or not result.trials:
             raise typer.Exit(1)
 
 

@@ -32,14 +32,14 @@ def new_folder(wanted: Path) -> Iterator[Path]:
     """
     for number in count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        above = _make(wanted.parent)
+        above = make_folder(wanted.parent)
         with suppress(FileExistsError, FileNotFoundError):  # the second: those above were taken away just now
             folder.mkdir()
             break
     try:
         yield folder
     finally:
-        _take_away([folder, *above])
+        take_away([folder, *above])
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def own_folder(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 (folder / LOCK).unlink()  # before another process can lock it: see _take
             _close(handle)
-            _take_away(made)
+            take_away(made)
 
 
 def is_empty(folder: Path) -> bool:
@@ -79,7 +79,7 @@ def _take(folder: Path) -> tuple[int, list[Path]]:
     """The descriptor of the locked file, and the folders that were made for it."""
     made: list[Path] = []
     while True:
-        made = _make(folder) or made
+        made = make_folder(folder) or made
         with suppress(FileNotFoundError):  # its holder took it away just now, and perhaps the folder too
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # closed where another program is begun
             _held.add(handle)
@@ -121,10 +121,15 @@ def _sign_or_leave(handle: int, folder: Path, made: list[Path]) -> None:
 
 def _sign(handle: int) -> None:
     """Writes into the lock file whose it is, for those who are refused, on other hosts too."""
-    since = datetime.now().astimezone().isoformat(" ", "seconds")
     os.ftruncate(handle, 0)
-    os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+    os.write(handle, signature().encode())
     os.fsync(handle)
+
+
+def signature() -> str:
+    """This process, its host and the time, for those who are refused what it holds from now on."""
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
 
 
 def _holder(file: Path) -> str:
@@ -137,14 +142,14 @@ def _holder(file: Path) -> str:
     return "another process"
 
 
-def _make(folder: Path) -> list[Path]:
+def make_folder(folder: Path) -> list[Path]:
     """Makes a folder; returns which ones were missing, the lowest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
-def _take_away(folders: list[Path]) -> None:
+def take_away(folders: list[Path]) -> None:
     """Removes folders, the lowest first, up to one in which something lies."""
     with suppress(OSError):
         for folder in folders:

@@ -18,3 +18,8 @@ def typed(command: str) -> str:
 def resuming(place: str) -> str:
     """The command that goes on with the sweep in a folder or at an address."""
     return command("raydistill", "sweep", "--resume", place)
+
+
+def stopping(place: str) -> str:
+    """The command that ends the sweep in a folder or at an address."""
+    return command("raydistill", "stop", place)

@@ -55,8 +55,6 @@ class About:
     searched: list[str]
     trials: int
     """Of the whole sweep; the rows are those that were begun or are about to."""
-    heartbeat: float
-    """Seconds until the next writing at the latest, while the state is `running` or `stopping`."""
     updated: float = field(default_factory=time.time)
 
 
@@ -120,7 +118,8 @@ def read_index(place: str) -> Index:
         raise UserError(f"{file}: cannot be read: {error}") from error
     try:
         table = pq.read_table(pa.BufferReader(data))
-        about = About(**json.loads(table.schema.metadata[META]))
+        described = dict(json.loads(table.schema.metadata[META]))
+        about = About(**{name: described[name] for name in described.keys() & About.__annotations__})
         missing = [name for name in (*COLUMNS, *about.searched) if name not in table.column_names]
         if missing:
             raise ValueError(f"has no column {missing[0]}")

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pyarrow as pa
@@ -26,10 +27,11 @@ class Mailbox:
 
     Args:
         place: the sweep's folder or address.
+        allowed: whether the sweep is this driver's; nothing is touched while it is not.
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, place: str, allowed: Callable[[], bool] = lambda: True) -> None:
+        self.place, self.allowed = place, allowed
         self.filesystem, self.folder = open_place(place)
         self.stop_asked = False
         self._whole: dict[str, bytes] = {}  # waiting to be written
@@ -60,7 +62,7 @@ class Mailbox:
         self._closing = True
         self._wake.set()
         self._thread.join(patience)
-        return not self._thread.is_alive() and not self._away
+        return not self._thread.is_alive() and not self._away and not self._whole
 
     def _work(self) -> None:
         look = 0.0
@@ -76,6 +78,8 @@ class Mailbox:
             self._wake.wait(max(1.0, REST * (time.monotonic() - begin)))
 
     def _write_all(self) -> None:
+        if not self.allowed():
+            return
         with self._lock:
             whole, self._whole = self._whole, {}
             growing = {name: (bytes(content), n) for name, (content, n) in self._growing.items() if n < len(content)}
@@ -118,7 +122,7 @@ class Mailbox:
         """Whether there was a request to stop; there is none after it."""
         file = f"{self.folder}/{STOP}"
         with suppress(OSError):  # away: said by the next writing
-            if self.filesystem.get_file_info(file).type == pa.fs.FileType.File:
+            if self.allowed() and self.filesystem.get_file_info(file).type == pa.fs.FileType.File:
                 self.filesystem.delete_file(file)
                 return True
         return False

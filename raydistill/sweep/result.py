@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from raydistill.gpu_memory import enough_gpu_memory, use_gpu_share
 from raydistill.run import Run
 from raydistill.storage import join, write_json
 from raydistill.sweep.front import non_dominated
+from raydistill.sweep.holder import HEARTBEAT
 from raydistill.sweep.trainable import BEST
 from raydistill.sweep.trouble import explain
 from raydistill.sweep_config import Resources, SweepConfig
@@ -41,21 +43,29 @@ class SweepResult:
     front: list[dict[str, Any]]
     stopped: bool = False
     """By somebody's wish, before its end; `--resume` goes on."""
+    failed: int = 0
+    """Trials that were given up; `--resume` tries them again."""
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts: name, storage, trials and the front."""
+        """For scripts: name, storage, trials, how many failed and the front."""
         keys = ("trial", "val_accuracy", "test_accuracy", "baseline_random_real", "num_images", "artifact", "config")
         return {
             "name": self.config.name,
             "storage": self.folder,
             "trials": len(self.trials),
+            "failed": self.failed,
             "stopped": self.stopped,
             "front": [{key: row.get(key) for key in keys} for row in self.front],
         }
 
 
 def collect(
-    config: SweepConfig, folder: str, results: tune.ResultGrid, shared: dict[str, Any], places: Resources
+    config: SweepConfig,
+    folder: str,
+    results: tune.ResultGrid,
+    shared: dict[str, Any],
+    places: Resources,
+    check: Callable[[], None] = lambda: None,
 ) -> SweepResult:
     """The rows of all trials that reported, and the front, whose artifacts are tested and kept in FOLDER/front.
 
@@ -65,6 +75,7 @@ def collect(
         results: what Tune kept.
         shared: what all trials share, as of `DistillTrial.setup`.
         places: what a trial occupied.
+        check: is called before anything is written; raises where the sweep is another driver's.
     """
     rows: list[dict[str, Any]] = []
     for result in results:
@@ -81,14 +92,14 @@ def collect(
     front = sorted(non_dominated(rows, config.objectives), key=lambda row: row["num_images"])
     for row in front:
         row["artifact"] = join(folder, "front", f"trial-{row['trial']}{SUFFIX}")
-    _test(front, shared, places)
+    _test(front, shared, places, check)
     for row in rows:
         del row["checkpoint"], row["settings"]
     write_json(join(folder, "front.json"), front)
-    return SweepResult(config, folder, rows, front)
+    return SweepResult(config, folder, rows, front, failed=results.num_errors)
 
 
-def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources) -> None:
+def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources, check: Callable[[], None]) -> None:
     """Tests the sets of the front, in places like the trials', and keeps them as artifacts.
 
     One that cannot be tested stays, with the reason; `--resume` tests all of them again.
@@ -97,6 +108,9 @@ def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources
     given = ray.put(shared)
     tests = [task.remote(row["settings"], row["checkpoint"], given) for row in front]
     for row, test in zip(front, tests, strict=True):
+        while not ray.wait([test], timeout=HEARTBEAT)[0]:
+            check()
+        check()
         try:
             results = ray.get(test)
         except RayError as error:

@@ -1,5 +1,6 @@
 """Running a sweep: the Tuner, and going on after the driver died."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from raydistill.settings import validated
 from raydistill.storage import at_home, exists, join, open_place, read_json, write_json
 from raydistill.sweep.failures import failures_judged
 from raydistill.sweep.fit import fitted
+from raydistill.sweep.lease import Lease, leased
 from raydistill.sweep.monitor import Monitor
 from raydistill.sweep.pareto_asha import ParetoASHA, SchedulerState
 from raydistill.sweep.result import SweepResult, collect
@@ -56,12 +58,28 @@ def sweep(
         console: where to show progress; None for nowhere.
 
     Raises:
-        UserError: the settings do not go together, or the storage holds another sweep of this name, or none to resume.
+        UserError: the settings do not go together, or the storage holds another sweep of this name, or none to resume;
+            or another driver has it.
     """
     config = config.model_copy(update={"storage": at_home(config.storage)})
     folder = join(config.storage, config.name)
+    tell: Callable[[str], None] = console.print if console else lambda line: None
     check_writable(config.storage)
-    check_storage(config, folder, resume)
+    with leased(folder, tell) as lease:
+        check_storage(config, folder, resume)
+        return _driven(config, folder, lease, resume, data, data_dir, console)
+
+
+def _driven(
+    config: SweepConfig,
+    folder: str,
+    lease: Lease,
+    resume: bool,
+    data: Dataset | None,
+    data_dir: str | Path | None,
+    console: Console | None,
+) -> SweepResult:
+    """What `sweep` does while it is the sweep's driver."""
     common = adapted(config.trial_config({}))
     data = data or load_dataset(common, data_dir)
     known = _data_known(folder, data, allow_other_data) if resume else identity(data)
@@ -80,14 +98,17 @@ def sweep(
         places = fitted(config, shared, folder, resume, partial(say, console) if console else lambda line: None)
         shared["gpus"] = places.gpu
         trainable = _trainable(places, shared)
-        watch = Watch(config, folder)
-        with watch.running(), failures_judged(config.budget.failures), tune_state_amended():
+        watch = Watch(config, folder, lease)
+        with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
-            others = [Bookkeeper(folder), *([Monitor(config.budget.trials)] if console is not None else [])]
+            others = [Bookkeeper(folder, lease), *([Monitor(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
-            results = tuner.fit()
+            try:
+                results = tuner.fit()
+            finally:
+                lease.check()  # its loss is why, whatever Tune says
             watch.say("testing")
-            result = collect(config, folder, results, shared, places)
+            result = collect(config, folder, results, shared, places, lease.check)
             watch.say("testing", result.front)
             tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.rows.finished), result.front)
         return replace(result, stopped=watch.stopped)

@@ -6,6 +6,7 @@ the same files into one, `state.zip`, which is replaced whole; `put_back` unpack
 after a resume brings the trials' folders in line with it.
 """
 
+import copy
 import io
 import time
 import zipfile
@@ -16,12 +17,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ray.air.execution._internal.event_manager import RayEventManager
 from ray.tune import Callback
 from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 from ray.tune.execution.tune_controller import TuneController
 
 from raydistill.errors import UserError
 from raydistill.storage import exists, join, names, open_place, read_file, replace_file
+from raydistill.sweep.lease import Lease
 from raydistill.sweep.mend import mend
 
 STATE = "state.zip"
@@ -38,10 +41,11 @@ class Bookkeeper(Callback):
 
     Args:
         folder: of the sweep; a folder or an address.
+        lease: of this driver; while it is not held nothing is copied.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, lease: Lease) -> None:
+        self.folder, self.lease = folder, lease
         self.mended = False
         self.copied = 0
         self.due = 0.0  # the next look
@@ -54,13 +58,13 @@ class Bookkeeper(Callback):
         if not self.mended:
             self.mended = True
             mend(self.folder, trials, staging)
-        if time.monotonic() >= self.due:
+        if time.monotonic() >= self.due and self.lease.held:
             kept = self._keep(staging)
             self.due = time.monotonic() + (LOOK if kept else AWAY)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """After Tune's last writing, so that a stopped sweep goes on from its last checkpoints."""
-        if trials:
+        if trials and self.lease.held:
             self._keep(Path(trials[0].storage.experiment_driver_staging_path))
 
     def _keep(self, staging: Path) -> bool:
@@ -78,7 +82,7 @@ class Bookkeeper(Callback):
 
 
 @contextmanager
-def tune_state_amended() -> Iterator[None]:
+def tune_state_amended(lease: Lease) -> Iterator[None]:
     """Within it Tune writes its state as often as that takes a twentieth of its time, and reads no old decisions in it.
 
     By itself it writes after every other checkpoint of any trial, so that no checkpoint is gone that the state names,
@@ -86,20 +90,57 @@ def tune_state_amended() -> Iterator[None]:
 
     And it keeps there that a trial is to end once its last checkpoint is made. Restored from an earlier one, that trial
     would end after its next checkpoint, wherever it is then.
+
+    It forgets where the sweep lay before, so that trials begun after a resume lie where the others are.
+
+    It writes nothing while the lease is not held. Where the driver was suspended, it hears nothing of its trials before
+    it is known that the sweep is still its own.
     """
     noted: Any = _ExperimentCheckpointManager.on_trial_checkpoint
     restore: Any = TuneController.__setstate__
+    resume: Any = TuneController.resume
+    write: Any = _ExperimentCheckpointManager.sync_up_experiment_state
+    hear: Any = RayEventManager.resolve_future
 
     def without_decisions(controller: Any, state: dict[str, Any]) -> None:
         restore(controller, {key: value for key, value in state.items() if key not in DECISIONS})
 
+    def resume_here(controller: Any, *arguments: Any, **options: Any) -> None:
+        resume(controller, *arguments, **options)
+        forget_old_place(controller)
+
+    def write_own(manager: Any, *arguments: Any, **options: Any) -> None:
+        if lease.held:
+            write(manager, *arguments, **options)
+
+    def hear_own(manager: Any, future: Any) -> None:
+        lease.check()
+        hear(manager, future)
+
     _ExperimentCheckpointManager.on_trial_checkpoint = lambda manager, trial: None
+    _ExperimentCheckpointManager.sync_up_experiment_state = write_own
     TuneController.__setstate__ = without_decisions
+    TuneController.resume = resume_here
+    RayEventManager.resolve_future = hear_own
     try:
         yield
     finally:
         _ExperimentCheckpointManager.on_trial_checkpoint = noted
+        _ExperimentCheckpointManager.sync_up_experiment_state = write
         TuneController.__setstate__ = restore
+        TuneController.resume = resume
+        RayEventManager.resolve_future = hear
+
+
+def forget_old_place(controller: Any) -> None:
+    """Has a restored Tune keep everything in the folder or at the address that it was restored from.
+
+    Itself it moves the trials that it has, but not what new ones are made of, nor by what the trials' logs are sent.
+    """
+    experiment, here = controller._search_alg._experiment, controller._storage
+    experiment.storage = experiment.spec["storage"] = here
+    for trial in controller._trials:
+        trial.storage.syncer = copy.copy(here.syncer)
 
 
 def pack(folder: Path) -> bytes:

@@ -15,12 +15,11 @@ from raydistill.output import say
 from raydistill.shell import resuming, typed
 from raydistill.storage import at_home, join, open_place, write_file
 from raydistill.sweep.front import non_dominated
+from raydistill.sweep.holder import LEASE, sign_of_life
 from raydistill.sweep.index import FINISHED, Index, read_index
 from raydistill.sweep.mailbox import STOP
 
 ALIVE = ("running", "stopping", "testing")
-PATIENCE = 4  # heartbeats that may be missed; a busy driver is late
-TESTING = 3600.0  # seconds that the front's tests may take, during which there is no heartbeat
 POLL = 1.0  # seconds between two looks at the index
 
 
@@ -32,23 +31,23 @@ class Status:
         place: its folder or address.
         index: what was read there.
         now: seconds since 1970.
+        renewed: when the driver last renewed its lease, likewise.
     """
 
     place: str
     index: Index
     now: float
+    renewed: float = 0.0
 
     @property
     def silent(self) -> float:
         """Seconds since the last sign of life."""
-        return max(0.0, self.now - self.index.about.updated)
+        return max(0.0, self.now - max(self.index.about.updated, self.renewed))
 
     @property
     def gone(self) -> bool:
         """Whether a sweep that has not ended has no driver any more, as it seems."""
-        about = self.index.about
-        patience = TESTING if about.state == "testing" else PATIENCE * about.heartbeat
-        return about.state in ALIVE and self.silent > patience
+        return self.index.about.state in ALIVE and self.silent > LEASE
 
     @property
     def state(self) -> str:
@@ -123,7 +122,7 @@ class Status:
 def read_status(place: str) -> Status:
     """How the sweep in a folder or at an address stands; errors as of `read_index`."""
     place = at_home(place)
-    return Status(place, read_index(place), time.time())
+    return Status(place, read_index(place), time.time(), sign_of_life(place))
 
 
 def print_status(status: Status, console: Console) -> None:

@@ -23,6 +23,9 @@ LEADERS = 10
 
 def print_summary(result: SweepResult, console: Console) -> None:
     """Leaderboard, front, pictures and the commands to type next."""
+    again, trials = typed(resuming(result.folder)), result.config.budget.trials
+    if result.failed:
+        say(console, (f"{result.failed} of {trials} trials failed", "yellow"), f"; to try them again: {again}")
     if not result.trials:
         say(console, ("no trial came to its first validation", "yellow"), f"; their errors are in {result.folder}")
         return
@@ -42,13 +45,12 @@ def print_summary(result: SweepResult, console: Console) -> None:
         write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
     with aside(f"the picture {pictures['front']}"):
         write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
-    again, trials = typed(resuming(result.folder)), result.config.budget.trials
     if result.stopped:
         say(console, f"stopped; to go on: {again}")
     elif untested := sum("test_error" in row for row in result.front):
         missing = f"{untested} of {len(result.front)} sets of the front could not be tested"
         say(console, (missing, "yellow"), f"; to test them again: {again}")
-    elif len(result.trials) < trials:
+    elif not result.failed and len(result.trials) < trials:
         missing = f"{trials - len(result.trials)} of {trials} trials brought no result"
         say(console, (missing, "yellow"), f"; to try them again: {again}")
     say(console, "next:")

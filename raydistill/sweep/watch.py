@@ -18,6 +18,7 @@ from raydistill.shell import resuming, typed
 from raydistill.sweep.board import Board
 from raydistill.sweep.index import INDEX, About, State, index_schema, to_parquet
 from raydistill.sweep.journal import JOURNAL, Journal, agree
+from raydistill.sweep.lease import Lease
 from raydistill.sweep.mailbox import Mailbox
 from raydistill.sweep.rows import Rows
 from raydistill.sweep.trainable import TROUBLE
@@ -25,7 +26,6 @@ from raydistill.sweep.trouble import explain, is_of_storage, last_error
 from raydistill.sweep_config import SweepConfig
 
 EVERY = 4.0  # seconds between two writings of the index while results come in
-HEARTBEAT = 20.0  # and while nothing happens
 LONGEST = 60.0  # also where a writing takes long, as the first one after a resume of thousands of trials
 SHARE = 0.03  # of the driver's time that it may take at most
 PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way
@@ -51,22 +51,23 @@ class Watch(Callback):
     Args:
         config: the sweep.
         place: its folder or address.
+        lease: of this driver; while it is not held nothing is written.
     """
 
-    def __init__(self, config: SweepConfig, place: str) -> None:
-        self.config, self.place = config, place
+    def __init__(self, config: SweepConfig, place: str, lease: Lease) -> None:
+        self.config, self.place, self.lease = config, place, lease
         self.rows = Rows(place, config.budget.iterations)
         self.search: Any = None
         self.schema = index_schema(config)
         self.state: State = "running"
-        self.mail = Mailbox(place)
+        self.mail = Mailbox(place, lambda: lease.held)
         self.journal = Journal(config.name)
         self.agreed = False
         self.board: Board | None = None  # also where it failed
         self.signalled: Callable[[], bool] = lambda: False
         self.trials: list[Any] = []
         self.changed = True
-        self.due = self.silence_ends = self.pause = 0.0
+        self.due = 0.0
         self.failed = False  # to write, and said so
         self.may_stop = False
         self.stopped = False  # by somebody's wish
@@ -80,6 +81,7 @@ class Watch(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Before the first: a restored search and restored trials are brought together."""
+        self.lease.check()
         if not self.agreed:
             self.agreed = True
             agree(self.search, trials)
@@ -145,7 +147,7 @@ class Watch(Callback):
             again = typed(resuming(self.place))
             raise UserError(f"{self.place}: {self.trouble}; when that is mended, go on with {again}")
         now = time.monotonic()
-        if now >= self.silence_ends or (self.changed and now >= self.due):
+        if self.changed and now >= self.due:
             self.write()
         if not self.stopped and self.may_stop and (self.mail.stop_asked or self.signalled()):
             self._begin_to_stop("request" if self.mail.stop_asked else "signal")
@@ -174,6 +176,8 @@ class Watch(Callback):
 
     def write(self) -> None:
         """Sends the index, the journal and the log on their way; where that fails the sweep goes on without."""
+        if self.lease.lost:
+            return
         begin = time.monotonic()
         try:
             self._write()
@@ -183,9 +187,7 @@ class Watch(Callback):
             self.failed = True
         self.changed = False
         now = time.monotonic()
-        self.pause = min(max(EVERY, (now - begin) / SHARE), LONGEST)
-        self.due = now + self.pause
-        self.silence_ends = now + max(HEARTBEAT, self.pause)
+        self.due = now + min(max(EVERY, (now - begin) / SHARE), LONGEST)
 
     def _write(self) -> None:
         rows = self.rows.make(self.trials, self.state)
@@ -195,7 +197,6 @@ class Watch(Callback):
             objectives=self.config.objectives,
             searched=list(self.config.search),
             trials=self.config.budget.trials,
-            heartbeat=max(HEARTBEAT, 2 * self.pause),
         )
         self.mail.put(INDEX, to_parquet(rows, self.schema, about))
         if self.search is not None:
@@ -233,7 +234,7 @@ class Watch(Callback):
             if self.may_stop:  # Tune leaves its own
                 signal.signal(signal.SIGUSR1, before)
             self.say(end)
-            if not self.mail.close():
+            if not self.mail.close() and not self.lease.lost:
                 logger.warning("%s: %s could not be written at the end", self.place, INDEX)
             if self.board is not None:
                 with aside(CURVES):

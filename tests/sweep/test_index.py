@@ -20,7 +20,9 @@ from raydistill.errors import UserError
 from raydistill.settings import validated
 from raydistill.shell import typed
 from raydistill.storage import join, open_place, replace_file
-from raydistill.sweep.index import COLUMNS, INDEX, About, column_type, index_schema, read_index, to_parquet
+from raydistill.sweep.holder import LEASE
+from raydistill.sweep.index import COLUMNS, INDEX, META, About, column_type, index_schema, read_index, to_parquet
+from raydistill.sweep.lease import leased
 from raydistill.sweep.mailbox import STOP
 from raydistill.sweep.status import Status, age, print_status, read_status, stop
 from raydistill.sweep_config import Distribution, SweepConfig
@@ -56,7 +58,7 @@ ROWS = [
 
 def about(state="running", **update):
     values = {"name": "t", "state": state, "objectives": CONFIG.objectives, "searched": list(SEARCH), "trials": 8}
-    return About(**values | {"heartbeat": 20.0} | update)
+    return About(**values | update)
 
 
 def write(place, rows=ROWS, **update):
@@ -136,10 +138,9 @@ def test_status_counts_ranks_and_dates(tmp_path):
 @pytest.mark.parametrize(
     ("state", "silence", "said"),
     [
-        ("running", 70, "running"),
-        ("running", 90, "gone"),
-        ("testing", 1800, "testing"),  # no heartbeat meanwhile
-        ("testing", 4000, "gone"),
+        ("running", 25, "running"),
+        ("running", 40, "gone"),
+        ("testing", 40, "gone"),
         ("done", 10**6, "done"),
         ("stopped", 10**6, "stopped"),
     ],
@@ -153,9 +154,19 @@ def test_a_silent_driver_is_gone(tmp_path, state, silence, said):
     assert ("raydistill sweep --resume" in console.export_text()) == (said in ("gone", "stopped"))
 
 
-def test_a_busy_driver_is_given_more_time(tmp_path):
-    write(tmp_path, updated=time.time() - 200, heartbeat=100.0)
-    assert read_status(str(tmp_path)).state == "running"
+def test_a_driver_that_renews_its_lease_is_not_gone_though_it_has_no_news(tmp_path):
+    with leased(str(tmp_path)):
+        write(tmp_path, updated=time.time() - 10_000)
+        found = read_status(str(tmp_path))
+    assert (found.state, found.silent < 30) == ("running", True)
+
+
+def test_the_index_of_an_older_driver_is_read(tmp_path):
+    write(tmp_path, state="done")
+    table = pq.read_table(tmp_path / INDEX)
+    described = json.loads(table.schema.metadata[META]) | {"heartbeat": 20.0}
+    pq.write_table(table.replace_schema_metadata({META: json.dumps(described)}), tmp_path / INDEX)
+    assert read_status(str(tmp_path)).state == "done"
 
 
 def test_addresses_are_quoted_for_the_shell(tmp_path):
@@ -199,7 +210,7 @@ def test_stop_of_a_sweep_that_does_not_run(tmp_path):
 
 
 def test_stop_says_when_the_driver_dies_or_time_is_up(tmp_path):
-    write(tmp_path, heartbeat=0.3)
+    write(tmp_path, updated=time.time() - LEASE + 2)
     goes_on = typed(f"raydistill sweep --resume {tmp_path}")
     with pytest.raises(UserError, match=re.escape(f"the driver was lost before it stopped; `{goes_on}` goes on")):
         stop(str(tmp_path), 20)

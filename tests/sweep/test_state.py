@@ -12,6 +12,7 @@ from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
 
 from raydistill.errors import UserError
 from raydistill.sweep import state as state_module
+from raydistill.sweep.lease import leased
 from raydistill.sweep.state import STATE, Bookkeeper, begun, pack, put_back, tune_state_amended
 
 
@@ -37,7 +38,13 @@ def trials_of(folder):
 
 
 @pytest.fixture
-def staged(tmp_path, monkeypatch):
+def lease(tmp_path):
+    with leased(str(tmp_path / "of-a-driver")) as held:
+        yield held
+
+
+@pytest.fixture
+def staged(tmp_path, monkeypatch, lease):
     """A sweep whose driver staged its second state, and the folder in storage, which has the first as yet."""
     monkeypatch.setattr(state_module, "LOOK", 0.0)
     staging, folder = tmp_path / "staging", tmp_path / "sweep"
@@ -45,7 +52,7 @@ def staged(tmp_path, monkeypatch):
     write_state(staging, "1", ["a", "b"])
     storage = SimpleNamespace(experiment_driver_staging_path=str(staging), trial_fs_path=str(folder / "trial-a"))
     trial = SimpleNamespace(storage=storage, is_finished=lambda: True)
-    keeper = Bookkeeper(str(folder))
+    keeper = Bookkeeper(str(folder), lease)
     keeper.on_step_begin(iteration=1, trials=[], more="of Ray's")
     keeper.on_step_begin(iteration=2, trials=[trial])
     return keeper, trial, staging, folder
@@ -96,14 +103,14 @@ def test_it_looks_for_a_new_state_now_and_then_only(staged, monkeypatch):
     assert (folder / STATE).read_bytes() != before
 
 
-def test_checkpoints_do_not_have_tune_write_its_state():
+def test_checkpoints_do_not_have_tune_write_its_state(lease):
     def forced():
         manager = _ExperimentCheckpointManager(storage=None, checkpoint_period="auto", sync_every_n_trial_checkpoints=2)
         for _ in range(2):
             manager.on_trial_checkpoint("a trial")
         return manager._should_force_sync_up
 
-    with tune_state_amended():
+    with tune_state_amended(lease):
         assert not forced()
     assert forced()
 

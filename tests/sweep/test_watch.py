@@ -16,6 +16,7 @@ from raydistill.settings import validated
 from raydistill.sweep import mailbox
 from raydistill.sweep import watch as watch_module
 from raydistill.sweep.index import read_index
+from raydistill.sweep.lease import leased
 from raydistill.sweep.run import sweep
 from raydistill.sweep.space import optuna_search
 from raydistill.sweep.status import read_status, stop
@@ -53,8 +54,14 @@ def played(name, status, iterations=None, accuracy=0.5, diverged=0, checkpoint=0
 
 
 @pytest.fixture
-def watch(tmp_path):
-    made = Watch(CONFIG, str(tmp_path))
+def lease(tmp_path):
+    with leased(str(tmp_path)) as held:
+        yield held
+
+
+@pytest.fixture
+def watch(tmp_path, lease):
+    made = Watch(CONFIG, str(tmp_path), lease)
     made.search = optuna_search(CONFIG)
     yield made
     made.mail.close()
@@ -153,7 +160,7 @@ def test_stopping_waits_for_steps_under_way_but_not_for_ever(watch, monkeypatch)
     watch.on_step_end(iteration=4, trials=trials)
     assert raised == [signal.SIGUSR1]  # once
 
-    late = Watch(CONFIG, watch.place)
+    late = Watch(CONFIG, watch.place, watch.lease)
     late.may_stop, late.signalled = True, lambda: True
     monkeypatch.setitem(watch_module.PATIENCE, "signal", 0.2)
     trials = [played("a", "RUNNING", 10)]
@@ -195,9 +202,9 @@ def test_a_trial_that_is_tried_again_is_said(watch, caplog, iterations, words):
     assert words in caplog.text
 
 
-def test_a_sweep_in_another_thread_hears_no_signals(tmp_path):
+def test_a_sweep_in_another_thread_hears_no_signals(tmp_path, lease):
     before = [signal.getsignal(number) for number in SIGNALS]
-    watch = Watch(CONFIG, str(tmp_path))
+    watch = Watch(CONFIG, str(tmp_path), lease)
 
     def run():
         with watch.running():
@@ -211,9 +218,9 @@ def test_a_sweep_in_another_thread_hears_no_signals(tmp_path):
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_how_it_ended_is_in_the_index(tmp_path):
+def test_how_it_ended_is_in_the_index(tmp_path, lease):
     for error, state in ((RuntimeError, "failed"), (KeyboardInterrupt, "stopped")):
-        watch = Watch(CONFIG, str(tmp_path))
+        watch = Watch(CONFIG, str(tmp_path), lease)
         with pytest.raises(error), watch.running():
             raise error
         assert read_status(str(tmp_path)).state == state
