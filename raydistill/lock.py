@@ -115,7 +115,7 @@ def _sign_or_leave(handle: int, folder: Path, made: list[Path]) -> None:
         _sign(handle)
     except OSError:
         (folder / LOCK).unlink()
-        _take_away(made)
+        take_away(made)
         raise
 
 

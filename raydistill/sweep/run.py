@@ -67,7 +67,9 @@ def sweep(
     check_writable(config.storage)
     with leased(folder, tell) as lease:
         check_storage(config, folder, resume)
-        return _driven(config, folder, lease, resume, data, data_dir, console)
+        data = data or load_dataset(adapted(config.trial_config({})), data_dir)
+        known = _data_known(folder, data, allow_other_data) if resume else identity(data)
+        return _driven(config, folder, lease, resume, data, known, console)
 
 
 def _driven(
@@ -75,14 +77,12 @@ def _driven(
     folder: str,
     lease: Lease,
     resume: bool,
-    data: Dataset | None,
-    data_dir: str | Path | None,
+    data: Dataset,
+    known: dict[str, Any],
     console: Console | None,
 ) -> SweepResult:
-    """What `sweep` does while it is the sweep's driver."""
+    """What `sweep` does while it is the sweep's driver; `known` is by what its data are known again."""
     common = adapted(config.trial_config({}))
-    data = data or load_dataset(common, data_dir)
-    known = _data_known(folder, data, allow_other_data) if resume else identity(data)
     bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
     shared: dict[str, Any] = {
