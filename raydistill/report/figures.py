@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -19,6 +20,10 @@ from raydistill.storage import open_place, replace_file
 MAX_ROWS = 12  # of images in one grid
 
 
+NAMES_ARE_TEXT: Any = {"text.usetex": False}  # whatever the user's matplotlibrc says: they may hold $, _ and %
+
+
+@matplotlib.rc_context(NAMES_ARE_TEXT)
 def image_grid(
     pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None
 ) -> Figure:
@@ -79,6 +84,7 @@ def stretched(pixels: Tensor) -> Tensor:
     return scaled.clamp(0, 1)
 
 
+@matplotlib.rc_context(NAMES_ARE_TEXT)
 def step_sizes(learning_rates: Tensor) -> Figure:
     """The learned step sizes [E, S] in the order they are used."""
     figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
@@ -89,6 +95,7 @@ def step_sizes(learning_rates: Tensor) -> Figure:
     return figure
 
 
+@matplotlib.rc_context(NAMES_ARE_TEXT)
 def pareto_front(
     rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: Mapping[str, str]
 ) -> Figure:
@@ -137,5 +144,5 @@ def write_figure(figure: Figure, path: str | Path) -> None:
             figure.savefig(drawn, format=os.path.splitext(inside)[1][1:] or None)
         filesystem.create_dir(os.path.dirname(inside), recursive=True)
         replace_file(filesystem, inside, drawn.getvalue())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # matplotlib's
         raise UserError(f"{path}: the picture cannot be written: {error}") from error

@@ -87,11 +87,15 @@ class TensorBoard:
         try:
             yield
         except Exception as error:  # whatever it is: nothing depends on it
-            self.trouble = f"{self.folder}: TensorBoard's log has gaps: {in_a_line(error)}"
-            if isinstance(error, OSError):
-                self.trouble = f"{self.folder}: TensorBoard's log ends here: {error.strerror or error}"
+            ends = isinstance(error, OSError)
+            known, self.trouble = (
+                self.trouble,
+                f"TensorBoard's log {'ends' if ends else 'has gaps'}: {in_a_line(error)}",
+            )
+            if ends:
                 self.writer = None
-            logger.warning("%s", self.trouble)
+            if self.trouble != known:
+                logger.warning("%s: %s", self.folder, self.trouble)
 
 
 def quiet_writer(folder: Path, start: int = 0) -> SummaryWriter:

@@ -41,9 +41,9 @@ def print_summary(result: SweepResult, console: Console) -> None:
         say(console, f"published: {number} ({published.source})")
     best = max(result.front, key=lambda row: row["val_accuracy"])
     pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
-    with aside(f"the picture {pictures['best']}"):
+    with aside("the best images"):
         write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
-    with aside(f"the picture {pictures['front']}"):
+    with aside("the front's picture"):
         write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
     if result.stopped:
         say(console, f"stopped; to go on: {again}")
