@@ -36,10 +36,10 @@ def aside(what: str) -> Iterator[None]:
 
 def in_a_line(error: BaseException) -> str:
     """What an error says; of one of the operating system the file first. Spaces stay, they may be those of a name."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}" if not isinstance(error.filename, int) else str(error)
-    else:
-        text = str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        named = isinstance(error.filename, str | bytes)
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else error.strerror
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from raydistill.cli import app
 from raydistill.config import DistillConfig, PretrainConfig
+from raydistill.data import load_dataset
 from raydistill.errors import UserError
 from raydistill.settings import MOST_SEED, validated, with_overrides
 from raydistill.storage import at_home, exists, join, open_place, split
@@ -38,10 +39,9 @@ def test_null_is_none_where_none_is_allowed():
         "published": None,
         "base": {"bank": None},
     }
+    named = validated(DistillConfig, with_overrides({}, ["dataset=null"], DistillConfig))
     with pytest.raises(UserError, match="dataset=null: there is no such dataset"):
-        from raydistill.data import load_dataset
-
-        load_dataset(validated(DistillConfig, with_overrides({}, ["dataset=null"], DistillConfig)))
+        load_dataset(named)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,6 @@ def test_a_seed_beyond_its_bounds_is_named_with_them(tmp_path, monkeypatch, comm
 
 
 def test_the_ends_of_a_seeds_bounds_work(digits):
-    from raydistill.data import load_dataset
-
     for seed in (0, MOST_SEED):
         validated(DistillConfig, {"seed": seed})
         load_dataset(validated(DistillConfig, {"split_seed": seed}))
