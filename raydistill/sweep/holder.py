@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.fs
@@ -20,6 +21,8 @@ from raydistill.storage import join, names, open_place, read_file
 FOLDER = "driver"
 HEARTBEAT = 5.0  # seconds between two renewals
 LEASE = 30.0  # that a renewal holds for; others wait a heartbeat longer
+
+State = Literal["alive", "stopped", "dead", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,20 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     @property
-    def here(self) -> bool:
-        """Whether it is, or was, a process of this machine."""
-        return bool(self.machine) and self.machine == this_machine()
+    def state(self) -> State:
+        """What its process does, where that is one of this machine."""
+        here = bool(self.machine) and self.machine == this_machine()
+        return state_of(self.pid, self.started) if here else "unknown"
 
     @property
     def free(self) -> bool:
         """Whether it has ended for certain."""
-        return self.ended or (self.here and is_dead(self.pid, self.started))
+        return self.ended or self.state == "dead"
 
     @property
     def lives(self) -> bool:
         """Whether it lives for certain."""
-        return self.here and not self.free and time.time() - self.beat < 2 * HEARTBEAT
+        return self.state == "alive" and time.time() - self.beat < 2 * HEARTBEAT
 
     @property
     def lapses(self) -> float:
@@ -115,20 +119,22 @@ def started(pid: int) -> str:
     return _stat(pid)[1]
 
 
-def is_dead(pid: int, start: str) -> bool:
-    """Whether the process of this number that was started then has ended."""
+def state_of(pid: int, start: str) -> State:
+    """What the process of this number does that was started then."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return "dead"
     except OSError:  # another user's
         pass
-    state, begun = _stat(pid)
-    return state in ("Z", "X") or bool(start and begun and start != begun)
+    letter, begun = _stat(pid)
+    if letter in ("Z", "X") or (start and begun and start != begun):
+        return "dead"
+    return "stopped" if letter in ("T", "t") else "alive"
 
 
 def _stat(pid: int) -> tuple[str, str]:
-    """A process's state (Z has ended, and nobody has asked yet how) and start; empty where they are hidden."""
+    """The letter of a process's state (of one that ended and nobody asked how: Z) and its start; empty where hidden."""
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
         return fields[0], fields[19]

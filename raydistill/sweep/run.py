@@ -1,6 +1,5 @@
 """Running a sweep: the Tuner, and going on after the driver died."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,7 +62,11 @@ def sweep(
     """
     config = config.model_copy(update={"storage": at_home(config.storage)})
     folder = join(config.storage, config.name)
-    tell: Callable[[str], None] = console.print if console else lambda line: None
+
+    def tell(line: str) -> None:
+        if console is not None:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
     check_writable(config.storage)
     with leased(folder, tell) as lease:
         check_storage(config, folder, resume)

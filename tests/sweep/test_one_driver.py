@@ -1,0 +1,114 @@
+"""Sweeps of which two drivers want to be the one: begun together, or one suspended until another has taken over."""
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pyarrow.fs
+import pytest
+import yaml
+from small_sweep import wait_for
+
+from raydistill.errors import UserError
+from raydistill.storage import join, open_place, read_file
+from raydistill.sweep.index import read_index
+
+COMMAND = """
+from raydistill.sweep import holder
+holder.HEARTBEAT, holder.LEASE = 1.0, 6.0
+from raydistill.cli import main
+main()
+"""
+SWEEP = {
+    "name": "t",
+    "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu", "val_nets": 1, "test_nets": 1},
+    "search": {"inner_lr": {"loguniform": [0.01, 0.3]}},
+    "budget": {"trials": 2, "iterations": 300, "concurrent": 1},
+    "scheduler": "none",
+}
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request, tmp_path):
+    """A sweep's place; `sweep.yaml` in the test's folder describes the sweep."""
+    storage = str(tmp_path / "runs") if request.param == "folder" else request.getfixturevalue("s3")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"storage": storage}))
+    return join(storage, "t")
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Begins `raydistill sweep` in a process of its own, which the test does not leave behind."""
+    with ExitStack() as begun:
+
+        def command(*arguments):
+            line = [sys.executable, "-c", COMMAND, "sweep", *arguments, "--json"]
+            process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            begun.callback(process.communicate)
+            begun.callback(process.kill)
+            return process
+
+        yield command
+
+
+def ended(process):
+    """Its exit code, its last line and its errors."""
+    out, errors = process.communicate(timeout=300)
+    return process.returncode, out.strip().rpartition("\n")[2], errors
+
+
+def running(place, iterations):
+    try:
+        return any((row["iterations"] or 0) >= iterations for row in read_index(place).rows)
+    except UserError:  # not there yet
+        return False
+
+
+def content(place):
+    """Every file of a sweep but its lease."""
+    filesystem, inside = open_place(place)
+    found = filesystem.get_file_info(pyarrow.fs.FileSelector(inside, recursive=True))
+    files = [info.path for info in found if info.is_file and "/driver/" not in info.path]
+    return {path: read_file(filesystem, path) for path in files}
+
+
+def test_of_two_begun_together_one_is_refused(place, begin):
+    both = [begin("sweep.yaml"), begin("sweep.yaml")]
+    (first, *_), (second, *_) = results = sorted(ended(process) for process in both)
+    assert (first, second) == (0, 2), results
+    assert json.loads(results[0][1])["trials"] == 2
+    [line] = results[1][2].strip().splitlines()
+    winner = next(process for process in both if process.returncode == 0)
+    assert f"in use by process {winner.pid} on " in line
+    assert "raydistill stop " in line
+    assert "raydistill sweep --resume " in line
+    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 300)] * 2
+
+
+@pytest.mark.parametrize("wakes", ["while the other runs", "when the other has ended"])
+def test_a_driver_that_was_suspended_past_its_lease_gives_way(place, begin, wakes):
+    first = begin("sweep.yaml")
+    wait_for(lambda: running(place, 20), 120)
+    first.send_signal(signal.SIGSTOP)
+    second = begin("--resume", place)
+    assert f"in use by process {first.pid} on " in (line := second.stdout.readline())
+    assert " s if that one gives no sign of life" in line
+    if wakes == "while the other runs":
+        wait_for(lambda: running(place, 200), 120)
+    else:
+        assert ended(second)[0] == 0
+        before = content(place)
+    first.send_signal(signal.SIGCONT)
+    code, _, errors = ended(first)
+    assert code == 2, errors
+    assert f"{place}: was taken over by process {second.pid} on " in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    if wakes == "while the other runs":
+        code, summary, errors = ended(second)
+        assert code == 0, errors
+        assert json.loads(summary)["trials"] == 2
+    else:
+        assert content(place) == before
+    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 300)] * 2
