@@ -2,14 +2,10 @@
 
 import json
 import os
-import select
 import signal
-import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,6 +14,7 @@ import optuna
 import pyarrow as pa
 import pyarrow.fs
 import yaml
+from line import Line
 from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
@@ -75,36 +72,9 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     assert not [record for record in caplog.records if "cannot be written" in record.message]
 
 
-class Link(socketserver.BaseRequestHandler):
-    """One connection to the store, for as long as the line is there."""
-
-    def handle(self):
-        with socket.create_connection(self.server.store) as store:
-            other = {self.request: store, store: self.request}
-            while self.server.there:
-                for side in select.select(list(other), [], [], 0.1)[0]:
-                    data = side.recv(1 << 16)
-                    if not data:
-                        return
-                    other[side].sendall(data)
-
-
-class Line(socketserver.ThreadingTCPServer):
-    """A line to the store that can be cut: connections end then, and new ones at once."""
-
-    daemon_threads = True
-    there = True
-
-    def __init__(self, store):
-        super().__init__(("127.0.0.1", 0), Link)
-        self.store = store
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-
 def test_a_store_that_goes_away_ends_the_sweep_which_goes_on_when_it_is_back(s3, s3_server, tmp_path):
-    host, port = s3_server.removeprefix("http://").split(":")
-    line = Line((host, int(port)))
-    storage = s3.replace(port, str(line.server_address[1]))
+    line = Line(s3_server)
+    storage = line.through(s3)
     place = join(storage, "t")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"storage": storage}))
     command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
