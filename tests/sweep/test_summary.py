@@ -1,10 +1,14 @@
 """What a sweep's command says at its end."""
 
+import json
+
 import pytest
 from rich.console import Console
 from small_sweep import sweep_config
+from typer.testing import CliRunner
 
 from raydistill.artifact import save
+from raydistill.cli import app
 from raydistill.run import Run
 from raydistill.shell import typed
 from raydistill.sweep.result import SweepResult
@@ -50,3 +54,27 @@ def test_a_set_that_could_not_be_tested_is_said(tmp_path, row):
     assert "25.0%" in text  # the other keeps its column
     again = f"{typed('raydistill sweep --resume')} {tmp_path}"
     assert f"1 of 2 sets of the front could not be tested; to test them again: {again}" in text
+
+
+def test_a_sweep_of_which_a_trial_failed_for_good_ends_with_code_1(local_ray, tmp_path, monkeypatch):
+    """Its results are whole all the same; going on tries the trial again."""
+    monkeypatch.chdir(tmp_path)
+    too_many = 10**9  # of images: torch refuses so much memory at once
+    update = {
+        "search": {"images_per_class": {"choice": [1, too_many]}},
+        "known_good": [{"images_per_class": 1}, {"images_per_class": too_many}],
+        "budget": {"trials": 2, "iterations": 4, "concurrent": 1, "failures": 0},
+    }
+    (tmp_path / "sweep.yaml").write_text(
+        sweep_config("runs", scheduler="none", **update).model_dump_json(exclude={"scheduler"})
+    )
+    for command in (["sweep.yaml"], ["--resume", "runs/t"]):
+        done = CliRunner().invoke(app, ["sweep", *command, "--json"])
+        assert done.exit_code == 1, done.output
+        summary = json.loads(done.output.splitlines()[-1])
+        assert (summary["trials"], summary["failed"], summary["stopped"]) == (1, 1, False)
+        [row] = summary["front"]
+        assert row["test_accuracy"] > 0
+        assert (tmp_path / row["artifact"] / "manifest.json").exists()
+        assert "1 of 2 trials failed" in done.output
+        assert "raydistill sweep --resume runs/t" in done.output
