@@ -166,6 +166,8 @@ def _unreadable(name: str, error: Exception) -> UserError:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image as its camera was held."""
+    if image.format == "TIFF":  # which Pillow has turned as it was loaded; some versions leave the tag as it was
+        return image
     try:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # what cannot be understood beside the image is not its pixels' fault

@@ -60,8 +60,8 @@ def test_encoded_images(tmp_path, kind, form):
 
 @pytest.mark.parametrize("labels", ["large_string", "string_view", "dictionary"])
 def test_names_of_classes(tmp_path, labels):
-    names = pa.array([f"c{label}" for label in LABELS])
-    kept = names.dictionary_encode() if labels == "dictionary" else names.cast(getattr(pa, labels)())
+    names = [f"c{label}" for label in LABELS]
+    kept = pa.array(names).dictionary_encode() if labels == "dictionary" else pa.array(names, getattr(pa, labels)())
     pa.feather.write_feather(pa.table({"image": FILES, "label": kept}), str(tmp_path / "a.feather"))
     assert read(tmp_path / "a.feather").class_names == ("c0", "c1")
 

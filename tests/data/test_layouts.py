@@ -97,7 +97,7 @@ def test_test_classes_that_training_lacks_are_refused_by_name(tmp_path, kind):
         write(tmp_path / "test.parquet", table(np.array(["a", "b", "novel"])[LABELS % 3]))
     done = CliRunner().invoke(app, ["distill", "--set", f"dataset={kind}:{tmp_path}", "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
-    assert "test images are of class novel, of which there are no training images" in " ".join(done.stderr.split())
+    assert "test images are of class novel, of which there are no training images" in " ".join(done.output.split())
 
 
 def test_names_are_compared_composed(tmp_path):
