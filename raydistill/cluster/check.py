@@ -193,7 +193,8 @@ def _token(config: dict[str, Any]) -> Iterator[str]:
     if not token.is_file() or not token.read_text().strip():
         yield f"file_mounts: {local}: no token there; to make one: {TOKEN_COMMAND}"
     elif readable_by_others(token):
-        yield f"file_mounts: {local}: others can read it; chmod 600 {shlex.quote(str(token))}"
+        quoted = local if re.fullmatch(r"~?[\w./-]+", local) else shlex.quote(str(token))
+        yield f"file_mounts: {local}: others can read it; chmod 600 {quoted}"
     elif token_file() not in (None, token):
         yield f"file_mounts: {local}: is not the token that Ray uses here, RAY_AUTH_TOKEN_PATH={token_file()}"
 
