@@ -3,7 +3,7 @@
     images.arrow    one row an image: step, label, soft_label [K], image [C, H, W] float32 in normalised space
     schedule.arrow  one row a gradient step: epoch, step, learning_rate, and raw_rate, whose softplus that is
     weights.arrow   the initial weights, where they are fixed: name, shape, values
-    README.md       which of these are tables of one data set, for Hugging Face datasets
+    README.md       for Hugging Face datasets, which else take all Arrow files of a folder for parts of one table
     manifest.json   what it is and the sha256 of each Arrow file; written last: without it there is no artifact
 
 Any Arrow reader opens it, see `raydistill.arrow`. Nothing in it is pickled, and nothing is believed before its sum is
@@ -40,7 +40,7 @@ configs:
 - {config_name: schedule, data_files: schedule.arrow}
 ---
 A data set that raydistill distilled; `raydistill.load` reads it, manifest.json says how it was made.
-"""  # Hugging Face's reader takes all Arrow files of a folder for parts of one table, unless it is told
+"""
 
 
 class ArtifactManifest(Manifest):

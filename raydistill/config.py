@@ -73,7 +73,7 @@ class NetworkSettings(Settings):
     init: Literal["xavier", "kaiming", "normal", "orthogonal", "zero", "one", "constant", "default"] = "xavier"
     """Distribution of the initial weights (raydistill/networks/initialisers.py). Biases start at zero, except with
     default, which is what torch's own layers draw."""
-    init_gain: float | None = Field(None, allow_inf_nan=False)
+    init_gain: float | None = None
     """Of xavier (1), kaiming (sqrt 2) and orthogonal (1) the gain, of normal (0.02) the standard deviation, of constant
     (0.02) the value; in brackets what null stands for. zero, one and default take none."""
     device: str = "auto"

@@ -20,6 +20,9 @@ SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int":
         ({"steps": 0}, ["steps", "greater than or equal to 1", "0"]),
         ({"steps": 1.5}, ["steps", "1.5"]),
         ({"inner_lr": -1}, ["inner_lr", "greater than 0"]),
+        ({"inner_lr": float("inf")}, ["inner_lr", "finite", "inf"]),
+        ({"test_nets": 10**12}, ["test_nets", "less than or equal to 10000"]),
+        ({f"x{i}": i for i in range(10_000)}, ["x0: there is no such setting"]),
         ({"weights": "pretrained"}, ["weights", "'fixed', 'random'", "pretrained"]),
         ({"weights": "fixed", "train_nets": 4}, ["train_nets=4 needs weights=random"]),
         ({"val_fraction": 1.0}, ["val_fraction", "less than 1"]),
@@ -29,6 +32,7 @@ def test_bad_settings_are_named(values, words):
     with pytest.raises(UserError) as error:
         validated(DistillConfig, values)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 4000
     for word in words:
         assert word in str(error.value)
 

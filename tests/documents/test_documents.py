@@ -8,14 +8,16 @@ even so.
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from checking import check, check_options
 from clone import SWEEP, Clone
 from reading import PAGES, ROOT, Block, blocks, commands, lines, spans, without_uv
 
-from raydistill import evaluate
+from raydistill import evaluate, load
 from raydistill.data import load_dataset
 from raydistill.networks import LeNet
 from raydistill.settings import validated
@@ -138,6 +140,19 @@ def test_commands_in_sentences(clone, text):
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_in_blocks(clone, block):
     exec(compile(clone.filled(block.text), str(block), "exec"), {})
+
+
+def test_each_library_gives_the_first_image(clone):
+    [block] = [block for block in PYTHON if "duckdb" in block.text]
+    names: dict[str, Any] = {}
+    found = 0
+    for line in clone.filled(block.text).splitlines():
+        exec(line, names)
+        if line.startswith("image ="):
+            found += 1
+            assert names["image"].dtype == np.float32
+            assert np.array_equal(names["image"], load(names["folder"]).distilled.images[0, 0].numpy())
+    assert found == 5
 
 
 @pytest.mark.parametrize("text", [text for text in SENTENCES if text.startswith("from")])
