@@ -47,7 +47,7 @@ SMALL = {  # the first words of a command -> what is added, so that it takes sec
     "duckdb -c": "",
 }
 EXCEPTIONS = {  # the first words of a command -> why it is not run
-    "pip install uv": "installs; .ci/run begins with it",
+    "pip install ": "installs; .ci/run begins with it",
     "uv lock": "asks the package registry",
     "pytest": "this is one of its tests",
     "bash .ci/versions": "installs several environments, for minutes",
