@@ -73,6 +73,7 @@ SHOWN = {  # the first words of a block that is not typed -> what it is
     "ray                   fails": "a line of the doctor's",
     "error: cluster.yaml": "an error message",
     "scheduler:": "settings, which a test reads",
+    "flowers/": "folders of images; tests/data/test_layouts.py reads such",
 }
 EXPRESSION = re.compile(r"\w+\.\w+\(")  # a line of Python in a block of shell
 
