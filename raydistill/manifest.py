@@ -5,6 +5,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+DEPTH = 8  # of settings within settings
+
 
 class Manifest(BaseModel):
     """What the manifests of artifacts and banks have in common."""
@@ -27,12 +29,17 @@ class Manifest(BaseModel):
             ValueError: it is none, or of another format; says what is wrong with it.
         """
         try:
-            values = json.loads(raw, object_pairs_hook=_mapping, parse_constant=_no_number)
+            values = json.loads(raw.decode(), object_pairs_hook=_mapping, parse_constant=_no_number)
             found = values.get("format_version") if isinstance(values, dict) else None
             if isinstance(found, int) and found not in cls.formats:
                 known = " and ".join(map(str, cls.formats))
                 raise ValueError(f"is in format {found}; this raydistill reads {known}, upgrade it")
-            return cls.model_validate_json(raw, strict=True)
+            settings = values.get("config") if isinstance(values, dict) else None
+            if not isinstance(settings, dict):
+                return cls.model_validate_json(raw, strict=True)
+            _check_settings(settings)
+            rest = cls.model_validate_json(json.dumps({**values, "config": {}}), strict=True)
+            return rest.model_copy(update={"config": settings})
         except RecursionError:
             raise ValueError("is nested too deep") from None
         except ValidationError as error:
@@ -46,6 +53,21 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         raise ValueError("has a name twice")
     return values
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raises ValueError where they are nested deep, or text in them is none but for bytes of a file's name."""
+    if _depth(settings) > DEPTH:
+        raise ValueError("config: is nested too deep")
+    try:
+        json.dumps(settings, ensure_ascii=False).encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("config: has letters that are none") from None
+
+
+def _depth(value: Any) -> int:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inside), default=0)
 
 
 def _no_number(text: str) -> float:

@@ -107,3 +107,13 @@ def test_a_picture_that_fails_ends_no_run(tmp_path):
     events = EventAccumulator(str(tmp_path / "r"))
     events.Reload()
     assert len(events.Scalars("val_accuracy")) == 30
+
+
+def test_a_folder_whose_own_name_is_no_text(tmp_path):
+    """Its bytes are kept in the settings, so that everything finds it again."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff [1]")
+    images_by_class(folder, ["a", "b"])
+    run("distill", *QUICK, "--set", f"dataset=folder:{folder}", "--out", "r", "--json", cwd=tmp_path)
+    for command in (["evaluate", "r/best.distilled"], ["distill", "--resume", "r"], ["baselines", "r/best.distilled"]):
+        out, _ = run(*command, "--json", cwd=tmp_path)
+        assert last_json(out)["num_images"] == 2

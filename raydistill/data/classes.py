@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raydistill.errors import UserError
+from raydistill.storage import readable
 
 logger = logging.getLogger("raydistill")
 
@@ -54,8 +55,7 @@ def numbered(
 
 def text(name: str) -> str:
     """A name as text that can be written anywhere: composed (NFC), and bytes that are not UTF-8 as \\xNN."""
-    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", readable)
+    return unicodedata.normalize("NFC", readable(name))
 
 
 def _text_or_numbers(values: np.ndarray, where: str) -> np.ndarray:

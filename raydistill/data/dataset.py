@@ -19,7 +19,6 @@ from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
 from raydistill.device import sharing_tensor
 from raydistill.errors import UserError
-from raydistill.storage import readable
 
 ABOUT = ("name", "class_names", "fingerprint", "encoded")  # of a Dataset
 
@@ -160,7 +159,7 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
     train_split, val_split, test_split = (_split(part, mean, std) for part in parts.values())
     return Dataset(
         name=config.dataset,
-        class_names=tuple(readable(name) for name in raw.class_names),
+        class_names=raw.class_names,
         mean=mean,
         std=std,
         fingerprint=_fingerprint(raw),
