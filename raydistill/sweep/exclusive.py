@@ -33,7 +33,7 @@ def exclusive_maker(folder: str) -> tuple[Make, str]:
                 return lambda name, data: put_new(client, bucket, f"{key}/{name}", data), ""
             why = "its server takes no conditional writes"
         except ImportError:
-            why = "boto3 is missing; pip install 'boto3>=1.36'"
+            why = "boto3 is missing (uv run --extra aws ..., or pip install 'boto3>=1.36')"
         except Exception as error:  # of boto3, botocore or what they stand on: pyarrow may do what they cannot
             why = f"boto3 cannot write there: {' '.join(str(error).split())[:200]}"
     return lambda name, data: _make_perhaps(join(folder, name), data), why

@@ -52,7 +52,7 @@ class Holder:
         try:
             values = json.loads(data)
             return cls(**values | {"beat": float(values["beat"]), "pid": int(values["pid"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return cls()
 
     def to_bytes(self) -> bytes:
@@ -84,7 +84,7 @@ class Holder:
 
 def newest(filesystem: pa.fs.FileSystem, folder: str) -> tuple[int, Holder]:
     """The highest number among leases, and whose it is; 0 where there is none."""
-    number = max((int(name) for name in names(filesystem, folder) if name.isdigit()), default=0)
+    number = max((int(name) for name in names(filesystem, folder) if name.isdecimal()), default=0)
     if not number:
         return 0, Holder("nobody", ended=True)
     with suppress(FileNotFoundError):  # deleted by the holder of a higher one

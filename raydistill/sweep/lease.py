@@ -99,7 +99,7 @@ class Lease:
                 tell(f"{self.place}: in use by {holder.name}; {wait}")
             time.sleep(POLL)
         for old in names(self.filesystem, self.folder):
-            if old.isdigit() and int(old) < self.number:
+            if old.isdecimal() and int(old) < self.number:
                 self.filesystem.delete_file(f"{self.folder}/{old}")
 
     def _make(self, make: Callable[[str, bytes], bool]) -> None:

@@ -95,12 +95,14 @@ def _driven(
         "threads": config.resources.cpu,
     }
     with ray_running(config.resources, common.workers):
+        lease.check()
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         write_json(join(folder, DATA_FILE), known)
         places = fitted(config, shared, folder, resume, partial(say, console) if console else lambda line: None)
         shared["gpus"] = places.gpu
         trainable = _trainable(places, shared)
+        lease.check()  # that took minutes
         watch = Watch(config, folder, lease)
         with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
