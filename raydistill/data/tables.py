@@ -116,10 +116,8 @@ def concatenated(tables: Sequence[pa.Table], origin: Path) -> pa.Table:
 
 def _schema(file: Path) -> pa.Schema:
     try:
-        if _is_parquet(file):
-            return pq.read_schema(file)
-        with pa.memory_map(str(file)) as source:
-            return _reader(source).schema
+        with _opened(file) as source:
+            return pq.read_schema(source) if _is_parquet(file) else _reader(source).schema
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(file, error) from error
 
@@ -129,14 +127,23 @@ def _read(file: Path, columns: list[str]) -> pa.Table:
     for name in set(columns) - set(_schema(file).names):
         raise UserError(f"{file}: has no column {name!r}, which the training files have")
     try:
-        if _is_parquet(file):
-            table = pq.read_table(file, columns=columns)
-        else:
-            with pa.memory_map(str(file)) as source:
+        with _opened(file) as source:
+            if _is_parquet(file):
+                table = pq.read_table(source, columns=columns)
+            else:
                 table = _reader(source).read_all().select(columns)
         return pa.table({name: plain(table[name]) for name in columns})
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise _unreadable(file, error) from error
+
+
+def _opened(file: Path) -> pa.NativeFile:
+    """The file for Arrow, which opens no names that are not UTF-8."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return pa.PythonFile(file.open("rb"), "r")
+    return pa.memory_map(str(file))
 
 
 def _reader(source: pa.NativeFile) -> Any:

@@ -1,5 +1,7 @@
 """Arrow's types of images, written by pyarrow, pandas and polars."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -202,3 +204,13 @@ def test_the_hub(tmp_path, split, monkeypatch):
 def test_settings_of_the_hub_are_for_the_hub():
     with pytest.raises(ValueError, match="hf_split: is for dataset=hf:NAME, not digits"):
         DistillConfig(hf_split="train")
+
+
+@pytest.mark.parametrize("form", ["parquet", "feather"])
+def test_a_file_whose_name_is_not_utf8(tmp_path, form):
+    content = pa.table({"image": FILES, "label": LABELS})
+    made = tmp_path / f"a.{form}"
+    pq.write_table(content, made) if form == "parquet" else pa.feather.write_feather(content, str(made))
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff." + form.encode())
+    os.rename(made, odd)
+    check(odd, GREY[:, None])
