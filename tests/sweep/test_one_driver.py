@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 
 import pyarrow.fs
@@ -13,6 +14,7 @@ from small_sweep import wait_for
 
 from raydistill.errors import UserError
 from raydistill.storage import join, open_place, read_file
+from raydistill.sweep.holder import FOLDER, newest
 from raydistill.sweep.index import read_index
 
 COMMAND = """
@@ -25,7 +27,7 @@ SWEEP = {
     "name": "t",
     "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu", "val_nets": 1, "test_nets": 1},
     "search": {"inner_lr": {"loguniform": [0.01, 0.3]}},
-    "budget": {"trials": 2, "iterations": 300, "concurrent": 1},
+    "budget": {"trials": 2, "iterations": 800, "concurrent": 1},
     "scheduler": "none",
 }
 
@@ -84,7 +86,7 @@ def test_of_two_begun_together_one_is_refused(place, begin):
     assert f"in use by process {winner.pid} on " in line
     assert "raydistill stop " in line
     assert "raydistill sweep --resume " in line
-    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 300)] * 2
+    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2
 
 
 @pytest.mark.parametrize("wakes", ["while the other runs", "when the other has ended"])
@@ -96,7 +98,9 @@ def test_a_driver_that_was_suspended_past_its_lease_gives_way(place, begin, wake
     assert f"in use by process {first.pid} on " in (line := second.stdout.readline())
     assert " s if that one gives no sign of life" in line
     if wakes == "while the other runs":
-        wait_for(lambda: running(place, 200), 120)
+        wait_for(lambda: newest(*open_place(join(place, FOLDER)))[0] == 2, 60)
+        taken = time.time()
+        wait_for(lambda: read_index(place).about.updated > taken, 120)  # by the other
     else:
         assert ended(second)[0] == 0
         before = content(place)
@@ -111,4 +115,4 @@ def test_a_driver_that_was_suspended_past_its_lease_gives_way(place, begin, wake
         assert json.loads(summary)["trials"] == 2
     else:
         assert content(place) == before
-    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 300)] * 2
+    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2
