@@ -74,8 +74,5 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # a number of too many digits, a day that is none, a thousand brackets
+    except (ValueError, RecursionError) as error:  # a number of too many digits, no such day, a thousand brackets
         raise YAMLError(str(error)) from error

@@ -87,11 +87,8 @@ class TensorBoard:
         try:
             yield
         except Exception as error:  # whatever it is: nothing depends on it
-            ends = isinstance(error, OSError)
-            known, self.trouble = (
-                self.trouble,
-                f"TensorBoard's log {'ends' if ends else 'has gaps'}: {in_a_line(error)}",
-            )
+            ends, known = isinstance(error, OSError), self.trouble
+            self.trouble = f"TensorBoard's log {'ends' if ends else 'has gaps'}: {in_a_line(error)}"
             if ends:
                 self.writer = None
             if self.trouble != known:
