@@ -147,8 +147,8 @@ def _decoded(data: bytes, name: str, channels: int, background: str) -> np.ndarr
             opened.load()
             image = _upright(opened)
             if image.mode in WIDE_MODES:
-                image = Image.fromarray(to_bytes(_values(image, opened), name, _bits(opened)))
-            elif image.mode in ALPHA_MODES or "transparency" in image.info:
+                image = _of_eight_bits(image, opened, name)
+            if image.mode in ALPHA_MODES or "transparency" in image.info:
                 image = _on_background(image, background)
             pixels = np.asarray(image.convert(mode))
     except UserError:
@@ -180,6 +180,16 @@ def _on_background(image: Image.Image, background: str) -> Image.Image:
     premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
     layers = (image.convert(premultiplied) if premultiplied else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layers.size, ImageColor.getrgb(background)), layers).convert("RGB")
+
+
+def _of_eight_bits(image: Image.Image, opened: Image.Image, name: str) -> Image.Image:
+    """A grey image of more bits as one of eight, with alpha where one of its levels is said to be transparent."""
+    values = _values(image, opened)
+    grey = Image.fromarray(to_bytes(values, name, _bits(opened)))
+    clear = opened.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
 
 
 def _values(image: Image.Image, opened: Image.Image) -> np.ndarray:

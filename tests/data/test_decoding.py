@@ -1,6 +1,8 @@
 """What files mean by their pixels, against eight-bit pictures of the same."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_a_colour_that_png_says_is_transparent():
     image = decoded(encoded(drawn, transparency=(1, 2, 3)))
     assert image[:, 0, 0].tolist() == [255, 255, 255]
     assert np.array_equal(image[:, 1:], COLOUR.transpose(2, 0, 1)[:, 1:])
+
+
+def test_a_grey_of_sixteen_bits_that_png_says_is_transparent():
+    rows = b"".join(b"\0" + row.tobytes() for row in GREY.astype(">u2") * np.uint16(257))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", 12, 12, 16, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", 239 * 257)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    image = decoded(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), background="black")[0]
+    assert np.array_equal(image, np.where(GREY == 239, 0, GREY))
 
 
 def test_alpha_of_the_whole_image_changes_nothing():
