@@ -18,6 +18,7 @@ from raydistill.data import Dataset, load_dataset
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command in a process of its own would compile torch again
 sys.dont_write_bytecode = False
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when Hugging Face's library is imported
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # raydistill sets it too late for tests that import Ray first
 os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)

@@ -164,7 +164,7 @@ def test_a_run_at_home_with_odd_names(odd_run):
 
 def test_printed_commands_can_be_typed(odd_run):
     home, out, _ = odd_run
-    printed = [shlex.split(line) for line in out.splitlines() if line.startswith("  ")]
+    printed = [shlex.split(line.replace("  uv run ", "")) for line in out.splitlines() if line.startswith("  ")]
     assert printed == [
         ["raydistill", "show", f"{home}/run [/b]?/best.distilled", "-o", "grid.png"],
         ["tensorboard", "--logdir", f"{home}/run [/b]?"],

@@ -16,6 +16,7 @@ from raydistill.sweep_config import Resources
 
 CONNECTED = 5.0  # seconds for a connection
 SPEAKS = 15.0  # and for what is there to say that it is Ray
+TOKEN = "bring the cluster's token here (~/.ray/auth_token, mode 600) and export RAY_AUTH_MODE=token"
 
 
 @contextmanager
@@ -49,11 +50,15 @@ def connect() -> None:
         start_private_ray(**quiet)
         return
     try:
-        if silence := silence_at(cluster_address() or ""):
-            raise UserError(f"{silence}; {mend()}")
+        address = cluster_address() or ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source()}: no cluster that can be joined: {in_a_line(error)}; {mend()}") from error
+    if silence := silence_at(address):
+        raise UserError(f"{silence}; {mend()}")
+    try:
         ray.init(**quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{source()}: no cluster that can be joined: {in_a_line(error)}; {mend()}") from error
+        raise UserError(f"{source()}: cannot be joined: {in_a_line(error)}; {TOKEN}, or {mend()}") from error
 
 
 def cluster_address() -> str | None:

@@ -192,7 +192,6 @@ def test_as_hugging_face_datasets_writes(tmp_path, kind):
 def test_the_hub(tmp_path, split, monkeypatch):
     """Through `datasets.load_dataset`, which takes a local folder for a data set of the hub, too."""
     pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     pq.write_table(pa.table({"image": ENCODED["struct"], "label": LABELS}), tmp_path / "train.parquet")
     data = load_dataset(DistillConfig(dataset=f"hf:{tmp_path}", hf_split=split, val_fraction=0.2))

@@ -151,6 +151,7 @@ def test_a_photo_is_turned_as_its_camera_was_held(orientation, form):
     assert np.abs(image.astype(int) - np.asarray(upright).transpose(2, 0, 1)).mean() < 8
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_bad_exif_is_not_the_pixels_fault():
     good = encoded(COLOUR, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\xff")
     assert decoded(good).shape == (3, *GREY.shape)

@@ -281,9 +281,8 @@ def test_columns_of_a_list_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["classes", "splits", "metadata", "parquet", "saved", "saved splits"])
-def test_as_hugging_face_datasets_reads_it(tmp_path, layout, monkeypatch):
+def test_as_hugging_face_datasets_reads_it(tmp_path, layout):
     datasets = pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     root, cache = tmp_path / "data", tmp_path / "cache"
     if layout == "classes":
         write_classes(root, ["a", "b", ".hidden"])
