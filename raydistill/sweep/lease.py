@@ -5,7 +5,6 @@ make the next number, which the storage lets one process alone do. A driver that
 number, whatever has become of the other since: the highest is not deleted, only marked as ended.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +24,6 @@ from raydistill.sweep.holder import FOLDER, HEARTBEAT, LEASE, Holder, file_name,
 
 POLL = 0.5  # seconds between two looks while waiting for a lease to lapse
 
-logger = logging.getLogger("raydistill")
-
 
 class Lease:
     """A driver's right to write to a sweep's folder.
@@ -42,7 +39,8 @@ class Lease:
         self.me = Holder.this_process()
         self.number = 0
         self.lost = ""  # why
-        self.renewed = self.tried = now()  # when the last renewal that succeeded began, and the last one ended
+        self.idle = now()  # since when nothing was tried
+        self.renewed = self.tried = self.idle  # when the last renewal that succeeded began, and the last one ended
         self._made: list[Path] = []  # folders that were missing
         self._trying = threading.Lock()
         self._over = threading.Event()
@@ -105,7 +103,7 @@ class Lease:
     def _make(self, make: Callable[[str, bytes], bool]) -> None:
         """Tries to be the first with the next number."""
         self.me, self.renewed = replace(self.me, beat=time.time()), now()
-        self.tried = self.renewed
+        self.tried = self.idle = self.renewed
         if isinstance(self.filesystem, pa.fs.LocalFileSystem):
             self._made = make_folder(Path(self.folder)) or self._made
         with suppress(FileNotFoundError):  # taken away just now by one that ended
@@ -116,23 +114,26 @@ class Lease:
             self._renew()
 
     def _renew(self, patience: float = -1) -> None:
-        """Once; one that lapsed while the storage was away or this driver suspended is held again if nobody took it."""
+        """Once; one that lapsed while the storage was away is held again if nobody took it."""
         if not self._trying.acquire(timeout=patience):
             return
         begin = now()
+        slept = begin - self.idle
         try:
             number, holder = newest(self.filesystem, self.folder)
-            if holder.token == self.me.token:
+            if holder.token == self.me.token and slept > LEASE:
+                why = f"its driver was suspended for {slept:.0f} s, longer than its lease of {LEASE:.0f}"
+                self.lost = f"{why} ({typed(resuming(self.place))} goes on)"
+            elif holder.token == self.me.token:
                 self.me = replace(self.me, beat=time.time())
                 replace_file(self.filesystem, f"{self.folder}/{file_name(number)}", self.me.to_bytes())
-                if begin - self.tried > LEASE:
-                    logger.warning("suspended for %.0f s; nobody took the sweep over: it goes on", begin - self.tried)
                 self.renewed = self.tried = begin  # which is long ago where it was suspended in between
             else:
                 self.lost = f"was taken over by {holder.name}" if number else "was moved or deleted"
         except OSError:  # the mailbox says so
             self.tried = now()
         finally:
+            self.idle = now()
             self._trying.release()
 
     def release(self) -> None:

@@ -136,13 +136,17 @@ def test_one_that_slept_through_another_s_whole_life_gives_way(tmp_path, holder)
     assert "was taken over by process 7 on far" in said(first)
 
 
-def test_one_that_slept_goes_on_where_nobody_took_it_over(place, holder):
+def test_one_that_slept_past_its_lease_ends_where_nobody_took_it_over_too(place, holder):
     process = holder(place)
     assert said(process) == "has it"
     process.send_signal(signal.SIGSTOP)
     time.sleep(LEASE + 1)
     process.send_signal(signal.SIGCONT)
-    assert "nobody took the sweep over" in said(process)
+    assert "its driver was suspended for" in said(process)
+    process.wait(5)
+    told = []
+    with leased(place, told.append):
+        assert told == []  # at once, as that process is dead
 
 
 def test_one_on_another_machine_is_waited_for_and_refuses_when_it_gives_a_sign_of_life(place):
