@@ -7,13 +7,12 @@ import numpy as np
 from raydistill.config import DataSettings
 from raydistill.data.classes import numbered, text
 from raydistill.data.decoding import Wanted, decode_images, is_image_file
-from raydistill.data.listed import Listed, read_lists
+from raydistill.data.listed import Listed, aside, folders_in, read_lists, visible
 from raydistill.data.raw import Part, RawData, assembled
 from raydistill.data.splits import split_of, train_and_test
 from raydistill.errors import UserError
 
 TABLES = (".csv", ".jsonl", ".parquet")
-Found = tuple[Path, str | int]  # an image and its class
 
 
 def read_folder(config: DataSettings, path: Path) -> RawData:
@@ -30,7 +29,7 @@ def read_folder(config: DataSettings, path: Path) -> RawData:
     by_class = _by_class(root)
     listed = read_lists(root, config, by_class=_tells_classes(by_class))
     if listed is not None:
-        return _assembled([_of_list(part) for part in listed], set(), config, path)
+        return _assembled(listed, set(), config, path)
     if config.image_column or config.label_column:
         raise UserError("image_column and label_column are for tables, or for a folder with metadata.csv or train.csv")
     splits = train_and_test(by_class, str(path))
@@ -40,17 +39,18 @@ def read_folder(config: DataSettings, path: Path) -> RawData:
             "that lists its images"
         )
     classes = {text(folder.name) for split in splits for folder in split}
-    return _assembled(
-        [[found for folder in split for found in _images(folder)] for split in splits], classes, config, path
+    images = [[image for folder in split for image in _images(folder)] for split in splits]
+    return _assembled(images, classes, config, path)
+
+
+def _assembled(parts: list[list[Listed]], classes: set[str], config: DataSettings, path: Path) -> RawData:
+    labels, class_names = numbered(
+        [np.array([row.label for row in part]) for part in parts], str(path), of=sorted(classes)
     )
-
-
-def _assembled(parts: list[list[Found]], classes: set[str], config: DataSettings, path: Path) -> RawData:
-    labels, class_names = numbered([np.array([c for _, c in part]) for part in parts], str(path), of=sorted(classes))
     wanted = Wanted(config.image_size, config.channels, config.background)
     read = []
     for part, numbers in zip(parts, labels, strict=True):
-        files = [file for file, _ in part]
+        files = [row.file for row in part]
         names = [text(str(file)) for file in files]
         images, encoded = decode_images(files, names, wanted)
         read.append(Part(images, numbers, names, encoded))
@@ -63,14 +63,14 @@ def _by_class(root: Path) -> dict[str | None, list[Path]]:
     A folder is a split if its name says so and classes are in it: a class may be called `train`, too.
     """
     above = [
-        folder for folder in _folders(root) if _says_split(folder) and _folders(folder) and not _has_images(folder)
+        folder for folder in folders_in(root) if _says_split(folder) and folders_in(folder) and not _has_images(folder)
     ]
     found: dict[str | None, list[Path]] = {}
     if any(_says_split(folder) == "train" for folder in above):
         for folder in above:
-            found.setdefault(_says_split(folder), []).extend(_folders(folder))
+            found.setdefault(_says_split(folder), []).extend(folders_in(folder))
         return found
-    classes = _folders(root)
+    classes = folders_in(root)
     return {None: classes} if classes else {}
 
 
@@ -79,31 +79,18 @@ def _tells_classes(found: dict[str | None, list[Path]]) -> bool:
     return "train" in found or len([folder for folder in found.get(None, []) if not _says_split(folder)]) > 1
 
 
-def _images(folder: Path) -> list[Found]:
+def _images(folder: Path) -> list[Listed]:
     """The images of a class, sorted, those in folders below too."""
     files = sorted(file for file in folder.rglob("*") if is_image_file(file) and file.is_file())
-    return [(file, folder.name) for file in files if not any(map(_aside, file.relative_to(folder).parent.parts))]
+    return [Listed(file, folder.name) for file in files if not any(map(aside, file.relative_to(folder).parent.parts))]
 
 
 def _below_wrappers(path: Path) -> Path:
     """The folder that has more than one folder in it: archives are often unpacked into one more."""
-    inside = _folders(path)
-    while len(inside) == 1 and not _has_images(inside[0]) and not any(f.suffix in TABLES for f in _visible(path)):
-        path, inside = inside[0], _folders(inside[0])
+    inside = folders_in(path)
+    while len(inside) == 1 and not _has_images(inside[0]) and not any(f.suffix in TABLES for f in visible(path)):
+        path, inside = inside[0], folders_in(inside[0])
     return path
-
-
-def _folders(path: Path) -> list[Path]:
-    return [folder for folder in _visible(path) if folder.is_dir()]
-
-
-def _visible(path: Path) -> list[Path]:
-    return sorted(inside for inside in path.iterdir() if not _aside(inside.name))
-
-
-def _aside(name: str) -> bool:
-    """Whether tools keep something of their own under this name."""
-    return name.startswith((".", "__"))
 
 
 def _has_images(folder: Path) -> bool:
@@ -115,7 +102,3 @@ def _says_split(folder: Path) -> str | None:
         return split_of(folder.name)
     except UserError:  # it says several: a class may
         return None
-
-
-def _of_list(part: list[Listed]) -> list[Found]:
-    return [(row.file, row.label) for row in part]

@@ -44,12 +44,12 @@ def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Li
     Raises:
         UserError: a table cannot be read, names no classes, or a file that is not there.
     """
-    metadata = [folder / name for folder in (root, *_folders(root)) for name in NAMES if (folder / name).is_file()]
+    metadata = [folder / name for folder in (root, *folders_in(root)) for name in NAMES if (folder / name).is_file()]
     found: dict[str | None, list[Listed]] = {}
     for table in metadata:
         for row in _rows(table, config, needed=not by_class):
-            parts = row.file.relative_to(root).parent.parts
-            found.setdefault(split_of(*reversed(parts)), []).append(row)
+            inside = row.file.relative_to(root).parent.parts if row.file.is_relative_to(root) else ()
+            found.setdefault(split_of(*reversed(inside)), []).append(row)
     if not found and not by_class:
         for table in sorted(root.glob("*.csv")):
             split = split_of(table.stem)
@@ -125,5 +125,16 @@ def _beside(table: Path, name: str) -> Path | None:
     return None
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+def folders_in(path: Path) -> list[Path]:
+    """The folders in one, sorted, but for those that tools keep there."""
+    return [folder for folder in visible(path) if folder.is_dir()]
+
+
+def visible(path: Path) -> list[Path]:
+    """What lies in a folder, sorted, but for what tools keep there."""
+    return sorted(inside for inside in path.iterdir() if not aside(inside.name))
+
+
+def aside(name: str) -> bool:
+    """Whether tools keep something of their own under this name."""
+    return name.startswith((".", "__"))

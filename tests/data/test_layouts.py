@@ -245,6 +245,15 @@ def test_metadata_above_the_splits(tmp_path):
     assert sizes(read(tmp_path)) == (20, 20)
 
 
+def test_metadata_with_whole_paths(tmp_path):
+    """As programs write them, also of images that lie elsewhere."""
+    lines = listed(tmp_path / "elsewhere", NAMES).split()
+    (tmp_path / "data").mkdir()
+    rows = "\n".join(f"{tmp_path / 'elsewhere'}/{line}" for line in lines)
+    (tmp_path / "data" / "metadata.csv").write_text(f"file_name,label\n{rows}")
+    assert sizes(read(tmp_path / "data")) == (16, 4)
+
+
 @pytest.mark.parametrize("folder", ["", "images", "train"])
 @pytest.mark.parametrize("column", ["image", "id", "Filename"])
 def test_train_csv_beside_a_folder_of_images(tmp_path, folder, column):
