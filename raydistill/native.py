@@ -32,9 +32,8 @@ def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
     if forbidden():
         return None
     command = [os.environ.get("CC", "cc"), *FLAGS, *(f"-D{define}" for define in defines)]
-    key = hashlib.sha256("\0".join([source.read_text(encoding="utf-8"), *command, _processor()]).encode()).hexdigest()[
-        :16
-    ]
+    parts = [source.read_text(encoding="utf-8"), *command, _processor()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     try:
         with _kept(f"{source.stem}-{key}.so") as library:
             if not library.exists():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from PIL import Image
@@ -25,6 +26,20 @@ def run(*arguments, cwd, code=0, before=(), timeout=300, **environment):
     assert done.returncode == code, out + err
     assert "Traceback" not in out + err, out + err
     return out, err
+
+
+@contextmanager
+def beginning(**options):
+    """Within it a function begins lines as processes of their own (`options` as of Popen), which end with it."""
+    with ExitStack() as begun:
+
+        def begin(*line):
+            process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, **options)
+            begun.callback(process.communicate)
+            begun.callback(process.kill)
+            return process
+
+        yield begin
 
 
 def last_json(output):

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 
 import pytest
+from commands import beginning
 
 from raydistill.lock import LOCK
 
@@ -24,16 +24,8 @@ BANK = ["dataset=digits", "nets=2", "chunk=2", "epochs=100000", "batch_size=256"
 @pytest.fixture
 def begin(tmp_path):
     """Begins a command in a process of its own, which the test does not leave behind."""
-    with ExitStack() as begun:
-
-        def command(*arguments):
-            line = [sys.executable, "-c", COMMAND, *arguments]
-            process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            begun.callback(process.communicate)
-            begun.callback(process.kill)
-            return process
-
-        yield command
+    with beginning(cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        yield lambda *arguments: process(sys.executable, "-c", COMMAND, *arguments)
 
 
 def sets(settings):

@@ -3,6 +3,7 @@
 import logging
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,19 +38,23 @@ def numbered(
         raise UserError(f"{where}: classes are names in one split and numbers in the other")
     if names is not None and kinds <= {"i", "u"}:
         _check_range(parts, len(names), where)
-    known: np.ndarray = np.unique(parts[0])
-    called = [text(str(names[value]) if names is not None and not kinds & {"U"} else str(value)) for value in known]
     if "U" in kinds:
-        _tell_left_out({text(name) for name in of} - set(called) - set(parts[-1].tolist()), where)
-    elif names is not None:
-        tested = {text(str(names[value])) for value in np.unique(parts[-1])}
-        _tell_left_out({text(str(name)) for name in names} - set(called) - tested, where)
+        names = None  # they are names already
+
+    def name(value: Any) -> str:
+        return text(str(value if names is None else names[value]))
+
+    known: np.ndarray = np.unique(parts[0])
+    called = [name(value) for value in known]
+    tested = {name(value) for value in np.unique(parts[-1])}
+    _tell_left_out({text(str(each)) for each in names or of} - set(called) - tested, where)
     for part in parts[1:]:
         strange = np.setdiff1d(part, known)
         if len(strange):
-            first = names[strange[0]] if names is not None and "U" not in kinds else strange[0]
             more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            raise UserError(f"{where}: test images are of class {first}{more}, of which there are no training images")
+            raise UserError(
+                f"{where}: test images are of class {name(strange[0])}{more}, of which there are no training images"
+            )
     return [np.searchsorted(known, part).astype(np.int64) for part in parts], tuple(called)
 
 

@@ -1,6 +1,5 @@
 """Images in a column of an Arrow table: encoded files, tensors or nested lists of pixels."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from raydistill.data.decoding import Wanted, decode_images, to_bytes
 from raydistill.data.images import fit_images
 from raydistill.errors import UserError
 
-logger = logging.getLogger("raydistill")
 types = pa.types
 VIEWS = {"binary_view": pa.large_binary(), "string_view": pa.large_string()}
 

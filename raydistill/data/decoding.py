@@ -153,9 +153,7 @@ def _decoded(data: bytes, name: str, channels: int, background: str) -> np.ndarr
             pixels = np.asarray(image.convert(mode))
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # each decoder raises what it likes: SyntaxError (PNG), RuntimeError (AVIF), struct.error
+    except Exception as error:  # each decoder raises what it likes: SyntaxError (PNG), RuntimeError (AVIF)
         raise _unreadable(name, error) from error
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 

@@ -31,9 +31,10 @@ def read_hub(config: DataSettings, name: str) -> RawData:
             raise UserError(f"dataset={config.dataset}: cannot be had ({reason})") from error
 
     if config.hf_split is not None:
-        groups = [[load(split.strip())] for split in config.hf_split.split(",")]
-        if len(groups) > 2:
+        splits = config.hf_split.split(",")
+        if len(splits) > 2:
             raise UserError(f"hf_split={config.hf_split}: should be TRAIN or TRAIN,TEST")
+        groups = [[load(split.strip())] for split in splits]
     else:
         found: dict[str | None, list[Any]] = {}
         for split, part in load(None).items():

@@ -39,9 +39,10 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
     if kind in PATH_SOURCES:
         if not path:
             raise UserError(f"dataset={config.dataset}: say where, as in {kind}:PATH")
-        if not Path(at_home(path)).exists():
+        place = Path(at_home(path))
+        if not place.exists():
             raise UserError(f"dataset={config.dataset}: no such file or folder")
-        return PATH_SOURCES[kind](config, Path(at_home(path)))
+        return PATH_SOURCES[kind](config, place)
     if config.dataset not in SOURCES:
         known = ", ".join([*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES), "hf:NAME"])
         raise UserError(f"dataset={config.dataset}: there is no such dataset (there are {known})")
@@ -58,7 +59,7 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
 def _read_named(config: DataSettings, folder: Path) -> RawData:
     """As torchvision lays it in the folder; else from tables in DIR/NAME, where they are there."""
     name = config.dataset
-    if name not in FILES or is_there(name, folder, tables=False) or not is_there(name, folder):
+    if name not in FILES or _as_torchvision(name, folder) or not _as_tables(name, folder):
         return SOURCES[name](config, folder)
     label = {"cifar100": "fine_label"}.get(name)
     raw = read_tables(config.model_copy(update={"label_column": label}), folder / name)
@@ -66,10 +67,17 @@ def _read_named(config: DataSettings, folder: Path) -> RawData:
     return replace(raw, class_names=names) if len(names) == len(raw.class_names) else raw
 
 
-def is_there(name: str, folder: Path, tables: bool = True) -> bool:
-    """Whether a named data set lies in the folder, as torchvision puts it there or, with `tables`, as tables."""
-    as_tables = tables and (folder / name).is_dir() and bool(table_files(folder / name))
-    return as_tables or any(folder.glob(FILES[name]))
+def is_there(name: str, folder: Path) -> bool:
+    """Whether a named data set lies in the folder, in one form or the other."""
+    return _as_torchvision(name, folder) or _as_tables(name, folder)
+
+
+def _as_torchvision(name: str, folder: Path) -> bool:
+    return any(folder.glob(FILES[name]))
+
+
+def _as_tables(name: str, folder: Path) -> bool:
+    return (folder / name).is_dir() and bool(table_files(folder / name))
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:

@@ -55,7 +55,7 @@ class Lease:
         """Returns while the sweep is this driver's; the storage is asked where the driver was suspended just now.
 
         Raises:
-            UserError: it is another's.
+            UserError: it is another's, or the driver was suspended for longer than its lease.
         """
         if now() - self.tried > LEASE:
             self._renew(patience=HEARTBEAT)

@@ -1,5 +1,6 @@
 """Running a sweep: the Tuner, and going on after the driver died."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,13 +63,8 @@ def sweep(
     """
     config = config.model_copy(update={"storage": at_home(config.storage)})
     folder = join(config.storage, config.name)
-
-    def tell(line: str) -> None:
-        if console is not None:
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-
     check_writable(config.storage)
-    with leased(folder, tell) as lease:
+    with leased(folder, _teller(console)) as lease:
         check_storage(config, folder, resume)
         data = data or load_dataset(adapted(config.trial_config({})), data_dir)
         known = _data_known(folder, data, allow_other_data) if resume else identity(data)
@@ -99,7 +95,7 @@ def _driven(
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         write_json(join(folder, DATA_FILE), known)
-        places = fitted(config, shared, folder, resume, partial(say, console) if console else lambda line: None)
+        places = fitted(config, shared, folder, resume, _teller(console))
         shared["gpus"] = places.gpu
         trainable = _trainable(places, shared)
         lease.check()  # that took minutes
@@ -117,6 +113,11 @@ def _driven(
             watch.say("testing", result.front)
             tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.rows.finished), result.front)
         return replace(result, stopped=watch.stopped)
+
+
+def _teller(console: Console | None) -> Callable[[str], None]:
+    """What prints a line on the console, if there is one."""
+    return partial(say, console) if console is not None else lambda line: None
 
 
 def _data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, Any]:

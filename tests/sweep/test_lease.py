@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from commands import beginning
 from small_sweep import wait_for
 
 from raydistill.errors import UserError
@@ -57,16 +57,10 @@ def place(request, tmp_path):
 @pytest.fixture
 def holder():
     """Begins a process that holds the lease of a sweep, which the test does not leave behind."""
-    with ExitStack() as begun:
-
-        def begin(place, *arguments):
-            command = [sys.executable, "-c", HOLD.format(heartbeat=HEARTBEAT, lease=LEASE), place, *arguments]
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            begun.callback(process.communicate)
-            begun.callback(process.kill)
-            return process
-
-        yield begin
+    with beginning(stdin=subprocess.PIPE) as process:
+        yield lambda *arguments: process(
+            sys.executable, "-c", HOLD.format(heartbeat=HEARTBEAT, lease=LEASE), *arguments
+        )
 
 
 def said(process):

@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 
 import pyarrow.fs
 import pytest
 import yaml
+from commands import beginning
 from small_sweep import wait_for
 
 from raydistill.errors import UserError
@@ -43,16 +43,8 @@ def place(request, tmp_path):
 @pytest.fixture
 def begin(tmp_path):
     """Begins `raydistill sweep` in a process of its own, which the test does not leave behind."""
-    with ExitStack() as begun:
-
-        def command(*arguments):
-            line = [sys.executable, "-c", COMMAND, "sweep", *arguments, "--json"]
-            process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            begun.callback(process.communicate)
-            begun.callback(process.kill)
-            return process
-
-        yield command
+    with beginning(cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        yield lambda *arguments: process(sys.executable, "-c", COMMAND, "sweep", *arguments, "--json")
 
 
 def ended(process):
