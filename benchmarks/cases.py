@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from textbook import Textbook
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 from raydistill.method import Distiller
 from raydistill.networks import build_network

@@ -29,15 +29,15 @@ import torch
 from ray import tune
 from record import RESULTS, commit, device_name
 
-from raydistill.cluster.private import start_private_ray
-from raydistill.settings import validated
-from raydistill.sweep.failures import failures_judged
-from raydistill.sweep.lease import leased
-from raydistill.sweep.state import Bookkeeper, tune_state_amended
-from raydistill.sweep.watch import Watch
-from raydistill.sweep_config import SweepConfig
+from raydistill.cluster.private_ray import start_private_ray
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep.reporting.watch import Watch
+from raydistill.sweep.surviving.lease import leased
+from raydistill.sweep.surviving.retries import failures_judged
+from raydistill.sweep.surviving.tune_state import Bookkeeper, tune_state_amended
 
-driver = importlib.import_module("raydistill.sweep.run")  # raydistill.sweep is the function
+driver = importlib.import_module("raydistill.sweep.driver")  # raydistill.sweep is the function
 STEPS = 9
 SEARCH = {
     "images_per_class": {"int": [1, 5]},

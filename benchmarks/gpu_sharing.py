@@ -27,8 +27,8 @@ from counting import PeakMemory, synchronise, timed
 from mps import Mps
 from record import keep_table, results_folder
 
-from raydistill.device import pick_device, use_precision, use_threads
-from raydistill.method.capture import WARM_UP
+from raydistill.kernels.cuda_graph import WARM_UP
+from raydistill.system.device import pick_device, use_precision, use_threads
 
 PATIENCE = 60.0  # seconds for a process to start or to answer
 HEAD = ("case", "processes", "sets in each", "MPS", "iterations/s of each", "sets/s in all", "MB of each process")

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from record import RESULTS, device_name
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset, load_dataset
-from raydistill.device import use_threads
-from raydistill.evaluate import evaluate_set
+from raydistill.evaluation.accuracy import evaluate_set
+from raydistill.method.initial_set import initial_set
 from raydistill.method.rng import named_generator
-from raydistill.method.start import initial_set
 from raydistill.networks import build_network
+from raydistill.system.device import use_threads
 
 RAYDISTILL = [str(Path(sys.executable).with_name("raydistill"))]
 NETS = 200

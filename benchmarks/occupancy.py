@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from record import RESULTS, commit, device_name
 
-from raydistill.settings import read_yaml, validated, with_overrides
-from raydistill.sweep.trainable import DistillTrial
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep.searching.trial import DistillTrial
 
-driver = importlib.import_module("raydistill.sweep.run")  # raydistill.sweep is the function
+driver = importlib.import_module("raydistill.sweep.driver")  # raydistill.sweep is the function
 STEPS = "steps.jsonl"
 SWEEP = Path(__file__).parent.parent / "sweeps" / "mnist_fixed.yaml"
 

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from record import RESULTS, commit, device_name
 
-from raydistill.settings import read_yaml, validated
-from raydistill.sweep_config import Published, SweepConfig
+from raydistill.config.settings import read_yaml, validated
+from raydistill.config.sweep_config import Published, SweepConfig
 
 ROOT = Path(__file__).parents[1]
 LESS_IS_MORE = ("test_class_accuracy",)

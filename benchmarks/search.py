@@ -23,11 +23,11 @@ from ray.tune.schedulers import ASHAScheduler
 from record import RESULTS, commit, device_name
 from simulate import Curves, Distillations, SimulatedTrial, formula, quality, simulated
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import read_yaml, validated
+from raydistill.config.sweep_config import SweepConfig
 from raydistill.data import load_dataset
-from raydistill.settings import read_yaml, validated
-from raydistill.sweep.pareto_asha import ParetoASHA
-from raydistill.sweep_config import SweepConfig
+from raydistill.sweep.stopping.scheduler import ParetoASHA
 
 SPACE = {
     "images_per_class": {"int": [1, 5]},

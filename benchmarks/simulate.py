@@ -17,12 +17,12 @@ import optuna
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from raydistill.config.sweep_config import SweepConfig
 from raydistill.data import Dataset
-from raydistill.errors import Diverged
-from raydistill.run import Run
-from raydistill.sweep.run import scheduler_of
-from raydistill.sweep.space import optuna_search
-from raydistill.sweep_config import SweepConfig
+from raydistill.runs.run import Run
+from raydistill.sweep.driver import scheduler_of
+from raydistill.sweep.searching.search_space import optuna_search
+from raydistill.system.errors import Diverged
 
 Event = tuple[float, float, float]  # seconds of all slots together until then, accuracy, images
 Report = tuple[dict[str, Any], float]  # a result, and the seconds since the one before

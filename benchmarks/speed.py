@@ -19,7 +19,7 @@ from counting import matmul_flops
 from record import keep_table, results_folder
 from turns import IMPLEMENTATIONS, LOADER, ON_DEVICE, OURS, Worker, work
 
-from raydistill.device import pick_device, use_precision
+from raydistill.system.device import pick_device, use_precision
 
 
 def main() -> None:

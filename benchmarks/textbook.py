@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 
 
 def lenet() -> nn.Module:

@@ -13,8 +13,8 @@ import torch
 from cases import load, make_ours, make_textbook
 from counting import FlopCounter, PeakMemory, kernels, timed
 
-from raydistill.device import use_precision, use_threads
-from raydistill.method.capture import WARM_UP
+from raydistill.kernels.cuda_graph import WARM_UP
+from raydistill.system.device import use_precision, use_threads
 
 LOADER, ON_DEVICE, OURS = IMPLEMENTATIONS = ("textbook", "textbook, data on the device", "ours")
 REFILL = 0.3  # seconds in which loaders fill their queues again after a turn, before it is another's

@@ -11,29 +11,29 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raydistill.artifact import Artifact as Artifact
-    from raydistill.artifact import load as load
-    from raydistill.artifact import save as save
-    from raydistill.compare import compare as compare
-    from raydistill.config import DistillConfig as DistillConfig
-    from raydistill.distill import distill as distill
-    from raydistill.evaluate import evaluate as evaluate
+    from raydistill.config.distill_config import DistillConfig as DistillConfig
+    from raydistill.config.sweep_config import SweepConfig as SweepConfig
+    from raydistill.evaluation.accuracy import evaluate as evaluate
     from raydistill.method import DistilledSet as DistilledSet
-    from raydistill.sweep.run import sweep as sweep
-    from raydistill.sweep_config import SweepConfig as SweepConfig
+    from raydistill.runs.comparison import compare as compare
+    from raydistill.runs.distillation import distill as distill
+    from raydistill.store.artifact import Artifact as Artifact
+    from raydistill.store.artifact import load as load
+    from raydistill.store.artifact import save as save
+    from raydistill.sweep.driver import sweep as sweep
 
 # Imported when first used: `import raydistill` and `raydistill --help` must not wait for torch and Ray.
 _HOMES = {
-    "Artifact": "artifact",
-    "DistillConfig": "config",
+    "Artifact": "store.artifact",
+    "DistillConfig": "config.distill_config",
     "DistilledSet": "method",
-    "SweepConfig": "sweep_config",
-    "compare": "compare",
-    "distill": "distill",
-    "evaluate": "evaluate",
-    "load": "artifact",
-    "save": "artifact",
-    "sweep": "sweep.run",
+    "SweepConfig": "config.sweep_config",
+    "compare": "runs.comparison",
+    "distill": "runs.distillation",
+    "evaluate": "evaluation.accuracy",
+    "load": "store.artifact",
+    "save": "store.artifact",
+    "sweep": "sweep.driver",
 }
 __all__ = sorted(_HOMES)
 
@@ -47,8 +47,7 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """Keeps `raydistill.distill`, `evaluate` and `sweep` the functions, though modules have these names as well.
 
-    Importing a submodule sets it as an attribute of its package; here that must not hide the function. (So write
-    `from raydistill.sweep.space import optuna_search`, not `import raydistill.sweep.space as space`.)
+    Importing a submodule sets it as an attribute of its package; here that must not hide the function.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raydistill.errors import UserError
-from raydistill.lock import new_folder
-from raydistill.output import lasting_output, say, utf8_names
-from raydistill.screen import (
+from raydistill.commands.screen import (
     DataDir,
     Debug,
     Json,
@@ -23,11 +20,14 @@ from raydistill.screen import (
     print_json,
     print_result,
 )
-from raydistill.shell import command, typed
+from raydistill.system.errors import UserError
+from raydistill.system.lock import new_folder
+from raydistill.system.output import lasting_output, say, utf8_names
+from raydistill.system.shell import command, typed
 
 if TYPE_CHECKING:
-    from raydistill.artifact import Artifact
-    from raydistill.config import DistillConfig, PretrainConfig
+    from raydistill.config.distill_config import DistillConfig, PretrainConfig
+    from raydistill.store.artifact import Artifact
 
 MOST_LETTERS = 80  # of a folder's name, which a path may have gone into; file systems take 255 bytes
 
@@ -62,9 +62,9 @@ def distill(
 ) -> None:
     """Distil one set: raydistill distill --set dataset=mnist --set images_per_class=1."""
     with one_line_errors(debug):
-        from raydistill.config import DistillConfig
-        from raydistill.settings import read_yaml, validated, with_overrides
-        from raydistill.sweep_config import run_settings
+        from raydistill.config.distill_config import DistillConfig
+        from raydistill.config.settings import read_yaml, validated, with_overrides
+        from raydistill.config.sweep_config import run_settings
 
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
@@ -74,10 +74,10 @@ def distill(
         values = with_overrides(values, overrides or [], DistillConfig)
         settings = validated(DistillConfig, values) if resume is None else None
 
-        from raydistill.artifact import SUFFIX
-        from raydistill.device import use_threads
-        from raydistill.distill import distill as run_to_the_end
-        from raydistill.progress import ProgressBar, TensorBoardWatcher
+        from raydistill.commands.progress import ProgressBar, TensorBoardWatcher
+        from raydistill.runs.distillation import distill as run_to_the_end
+        from raydistill.store.artifact import SUFFIX
+        from raydistill.system.device import use_threads
 
         use_threads()
         with _folder(resume or out, settings) as folder:
@@ -116,11 +116,11 @@ def evaluate(
 ) -> None:
     """Test a distilled set: accuracy over fresh networks, beside random real images."""
     with one_line_errors(debug):
-        from raydistill.artifact import load
+        from raydistill.store.artifact import load
 
         loaded = load(artifact)
-        from raydistill.baselines import evaluate_with_baseline
-        from raydistill.device import use_threads
+        from raydistill.evaluation.baselines import evaluate_with_baseline
+        from raydistill.system.device import use_threads
 
         use_threads()
         start = time.perf_counter()
@@ -163,16 +163,16 @@ def pretrain(
 ) -> None:
     """Train a bank of networks to start from; the same command goes on with one that was stopped."""
     with one_line_errors(debug):
-        from raydistill.config import PretrainConfig
-        from raydistill.settings import read_yaml, validated, with_overrides
+        from raydistill.config.distill_config import PretrainConfig
+        from raydistill.config.settings import read_yaml, validated, with_overrides
 
         values = with_overrides(read_yaml(config) if config else {}, overrides or [], PretrainConfig)
         settings = validated(PretrainConfig, values)
         folder = _at_home(out) if out else Path("banks") / _name(settings)
-        from raydistill.device import use_threads
-        from raydistill.distill import stop_on_signals
-        from raydistill.pretrain import pretrain as train_bank
-        from raydistill.progress import pretrain_bar
+        from raydistill.commands.progress import pretrain_bar
+        from raydistill.runs.distillation import stop_on_signals
+        from raydistill.runs.pretraining import pretrain as train_bank
+        from raydistill.system.device import use_threads
 
         use_threads()
         start = time.perf_counter()
@@ -208,11 +208,11 @@ def baselines(
     """Test images that nobody learned (random, optimized, clustered, averaged), beside a distilled set's."""
     with one_line_errors(debug):
         begin = time.perf_counter()
-        from raydistill.compare import compare, read_source
+        from raydistill.runs.comparison import compare, read_source
 
         wanted = read_source(source, overrides or [])
-        from raydistill.device import use_threads
-        from raydistill.tables import baselines_table
+        from raydistill.commands.tables import baselines_table
+        from raydistill.system.device import use_threads
 
         use_threads()
         with console.status("testing"):
@@ -233,8 +233,8 @@ def show(
 ) -> None:
     """Draw the images of a distilled set."""
     with one_line_errors(debug):
-        from raydistill.artifact import load
         from raydistill.report.figures import artifact_grid, write_figure
+        from raydistill.store.artifact import load
 
         loaded = load(artifact)
         write_figure(artifact_grid(loaded), out)
@@ -257,16 +257,16 @@ def sweep(
 ) -> None:
     """Search settings with Ray Tune and Optuna: raydistill sweep sweeps/digits.yaml."""
     with one_line_errors(debug):
-        from raydistill.settings import validated, with_overrides
-        from raydistill.sweep_config import SweepConfig, sweep_values
+        from raydistill.config.settings import validated, with_overrides
+        from raydistill.config.sweep_config import SweepConfig, sweep_values
 
         if allow_other_data and not resume:
             raise UserError("--allow-other-data: is for --resume; a new sweep takes the data that are there")
         settings = validated(
             SweepConfig, with_overrides(sweep_values(source), overrides or [], SweepConfig), f"{source}: "
         )
-        from raydistill.sweep.run import sweep as run_sweep
-        from raydistill.sweep.summary import print_summary
+        from raydistill.sweep.driver import sweep as run_sweep
+        from raydistill.sweep.reporting.summary import print_summary
 
         result = run_sweep(
             settings, resume=resume, data_dir=data_dir, allow_other_data=allow_other_data, console=console
@@ -286,7 +286,7 @@ def check(
 ) -> None:
     """Check a cluster's file before `ray up`: Ray's schema, machines, open ports, the token."""
     with one_line_errors(debug):
-        from raydistill.cluster.check import check_cluster, cluster_summary
+        from raydistill.cluster.cluster_file import check_cluster, cluster_summary
 
         summary = cluster_summary(check_cluster(file))
         kinds = ", ".join(f"{kind['least']} to {kind['most']} {name}" for name, kind in summary["workers"].items())
@@ -304,9 +304,9 @@ def doctor(
 ) -> None:
     """Look at this machine: what it has for raydistill, what works, and what to do where something does not."""
     with one_line_errors(debug):
-        from raydistill.doctor.examine import examine
-        from raydistill.doctor.finding import Options
-        from raydistill.doctor.show import print_findings
+        from raydistill.commands.doctor.examine import examine
+        from raydistill.commands.doctor.finding import Options
+        from raydistill.commands.doctor.show import print_findings
 
         options = Options(None if data_dir is None else str(data_dir), storage)
         found = print_findings(examine(options, debug=debug), console)
@@ -324,7 +324,7 @@ Place = Annotated[str, typer.Argument(metavar="STORAGE", help="The sweep's folde
 def status(storage: Place, as_json: Json = False, debug: Debug = False) -> None:
     """Show how a sweep stands that runs here or elsewhere: raydistill status runs/digits."""
     with one_line_errors(debug):
-        from raydistill.sweep.status import print_status, read_status
+        from raydistill.sweep.reporting.status import print_status, read_status
 
         found = read_status(storage)
         print_status(found, console)
@@ -341,8 +341,8 @@ def stop(
 ) -> None:
     """End a sweep that runs here or elsewhere, such that it can go on: raydistill stop runs/digits."""
     with one_line_errors(debug):
-        from raydistill.sweep.status import ALIVE, print_status
-        from raydistill.sweep.status import stop as stop_sweep
+        from raydistill.sweep.reporting.status import ALIVE, print_status
+        from raydistill.sweep.reporting.status import stop as stop_sweep
 
         found = stop_sweep(storage, timeout, tell=lambda state: say(console, state))
         print_status(found, console)
@@ -361,14 +361,14 @@ def _folder(given: Path | None, settings: "DistillConfig | None") -> AbstractCon
 
 
 def _at_home(path: Path) -> Path:
-    from raydistill.storage import at_home
+    from raydistill.system.storage import at_home
 
     return Path(at_home(path))
 
 
 def _name(settings: "DistillConfig | PretrainConfig") -> str:
     """What a run or bank is called unless the user says otherwise."""
-    from raydistill.storage import readable
+    from raydistill.system.storage import readable
 
     name = f"{readable(settings.dataset)}-{settings.network}".replace(":", "-").replace("/", "_")
     return name[-MOST_LETTERS:]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset, load_dataset
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command in a process of its own would compile torch again
@@ -80,7 +80,7 @@ def small() -> DistillConfig:
 def local_ray() -> Iterator[None]:
     """One local Ray for the tests of a file."""
     from raydistill.cluster.connect import ray_running
-    from raydistill.sweep_config import Resources
+    from raydistill.config.sweep_config import Resources
 
     with ray_running(Resources()):
         yield

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import ray
 
-from raydistill.cluster.private import is_ray, named_address, ray_folder, start_private_ray
-from raydistill.errors import UserError
-from raydistill.output import in_a_line
-from raydistill.sweep_config import Resources
+from raydistill.cluster.private_ray import is_ray, named_address, ray_folder, start_private_ray
+from raydistill.config.sweep_config import Resources
+from raydistill.system.errors import UserError
+from raydistill.system.output import in_a_line
 
 CONNECTED = 5.0  # seconds for a connection
 SPEAKS = 15.0  # and for what is there to say that it is Ray

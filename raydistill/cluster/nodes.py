@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from raydistill.plain_yaml import parse_yaml
+from raydistill.system.plain_yaml import parse_yaml
 
 Kind = tuple[dict[str, float], int]  # a node's resources, and how many of it there may be
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from raydistill.errors import UserError
-from raydistill.storage import readable
+from raydistill.system.errors import UserError
+from raydistill.system.storage import readable
 
 logger = logging.getLogger("raydistill")
 

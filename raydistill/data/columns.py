@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from raydistill.data.decoding import Wanted, decode_images, to_bytes
 from raydistill.data.images import fit_images
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 types = pa.types
 VIEWS = {"binary_view": pa.large_binary(), "string_view": pa.large_string()}

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.download import ELSEWHERE
 from raydistill.data.photos import decode_photos, read_rows
 from raydistill.data.raw import RawData, assembled
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 HOME = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 

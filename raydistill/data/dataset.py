@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.augment import augmented
 from raydistill.data.images import in_parts
 from raydistill.data.overlaps import tell_overlaps
@@ -17,8 +17,8 @@ from raydistill.data.pixels import Index, Pixels
 from raydistill.data.raw import Part, RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
-from raydistill.device import sharing_tensor
-from raydistill.errors import UserError
+from raydistill.system.device import sharing_tensor
+from raydistill.system.errors import UserError
 
 ABOUT = ("name", "class_names", "fingerprint", "encoded")  # of a Dataset
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from raydistill.data.images import resize_images
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 ELSEWHERE = "name the folder that has it with --data-dir or RAYDISTILL_DATA"
 

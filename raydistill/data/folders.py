@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.classes import numbered, text
 from raydistill.data.decoding import Wanted, decode_images, is_image_file
 from raydistill.data.listed import Listed, aside, folders_in, read_lists, visible
 from raydistill.data.raw import Part, RawData, assembled
 from raydistill.data.splits import split_of, train_and_test
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 TABLES = (".csv", ".jsonl", ".parquet")
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.raw import RawData
 from raydistill.data.splits import split_of, train_and_test
 from raydistill.data.tables import raw_of
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 def read_hub(config: DataSettings, name: str) -> RawData:

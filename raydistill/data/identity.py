@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raydistill.data.dataset import Dataset
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 def identity(data: Dataset) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 PART_BYTES = 2**24  # of images that are converted at a time
 

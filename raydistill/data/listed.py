@@ -13,9 +13,9 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.splits import split_of, train_and_test
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 logger = logging.getLogger("raydistill")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.idx import read_idx
 from raydistill.data.raw import Part, RawData, assembled
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 DIGITS = (
     *("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four"),

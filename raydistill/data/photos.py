@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.decoding import Wanted, decode_images
 from raydistill.data.raw import Part
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 PHOTO_SIZE = 224  # pixels; what AlexNet takes, and Wang et al. 2018 took
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raydistill.data.splits import stratified
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 TEST_SHARE = 0.2  # of data that come without a test set of their own
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.cifar import read_cifar10, read_cifar100
 from raydistill.data.cub200 import read_cub200
 from raydistill.data.folders import read_folder
@@ -23,8 +23,8 @@ from raydistill.data.svhn import read_svhn
 from raydistill.data.tables import read_tables, table_files
 from raydistill.data.usps import read_usps
 from raydistill.data.voc import read_voc
-from raydistill.errors import UserError
-from raydistill.storage import at_home, home
+from raydistill.system.errors import UserError
+from raydistill.system.storage import at_home, home
 
 
 def read_source(config: DataSettings, data_dir: str | Path | None = None) -> RawData:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 logger = logging.getLogger("raydistill")
 Item = TypeVar("Item")

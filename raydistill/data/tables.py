@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.classes import numbered
 from raydistill.data.columns import check_nulls, holds_images, holds_lists, images_of, plain
 from raydistill.data.decoding import Wanted
 from raydistill.data.raw import Part, RawData, assembled
 from raydistill.data.splits import split_of, train_and_test
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 SUFFIXES = (".parquet", ".pq", ".arrow", ".feather", ".ipc")
 LABELS = ("label", "labels", "fine_label", "class")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.mnist import DIGITS
 from raydistill.data.raw import Part, RawData, assembled
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 FILES = ("usps.bz2", "usps.t.bz2")
 PIXELS = 16 * 16

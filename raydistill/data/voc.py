@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from raydistill.config import DataSettings
+from raydistill.config.distill_config import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.photos import decode_photos, read_rows
 from raydistill.data.raw import Part, RawData, assembled
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 SPLITS = ("trainval", "test")
 CLASSES = (

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 @dataclass(frozen=True)

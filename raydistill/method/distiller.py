@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Split
+from raydistill.kernels.cuda_graph import Capture
 from raydistill.method.adam import Adam
-from raydistill.method.capture import Capture
 from raydistill.method.distilled import DistilledSet
+from raydistill.method.initial_set import initial_set
+from raydistill.method.initial_weights import initial_weights
 from raydistill.method.labels import LabelForm
 from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.population import members
 from raydistill.method.rng import named_generator
-from raydistill.method.start import initial_set
 from raydistill.method.unroll import hypergradient
-from raydistill.method.weights import initial_weights
 from raydistill.networks import Network
 
 if TYPE_CHECKING:

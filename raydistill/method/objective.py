@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Split
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 @dataclass(frozen=True)

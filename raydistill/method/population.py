@@ -2,7 +2,7 @@
 
 import random
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 
 
 def members(config: DistillConfig) -> list[DistillConfig]:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, vmap
 
+from raydistill.kernels.recorded import recorded, recorded_vjp
 from raydistill.method.distilled import DistilledSet
-from raydistill.method.record import recorded, recorded_vjp
 from raydistill.networks import Network
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # (weights [W], images [B, C, H, W]) -> logits [B, K]

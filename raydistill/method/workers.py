@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
-from raydistill.errors import Lost, UserError
+from raydistill.system.errors import Lost, UserError
 
 if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from raydistill.config import DistillConfig, NetworkSettings
-from raydistill.errors import UserError
+from raydistill.config.distill_config import DistillConfig, NetworkSettings
 from raydistill.networks.alexcifarnet import AlexCifarNet
 from raydistill.networks.convnet import ConvNet
 from raydistill.networks.functional import Network
@@ -14,6 +13,7 @@ from raydistill.networks.initialisers import Initialiser
 from raydistill.networks.lenet import LeNet
 from raydistill.networks.published import PublishedWeights
 from raydistill.networks.torchvision_models import PREFIX, check_fits, torchvision_module
+from raydistill.system.errors import UserError
 
 Shape = tuple[int, int, int]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d, nn.BatchNorm2d)
 STATISTICS = ("running_mean", "running_var")  # of batch normalisation

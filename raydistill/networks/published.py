@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raydistill.errors import UserError
 from raydistill.networks.initialisers import Initialiser, named_tensors
 from raydistill.networks.torchvision_models import PREFIX, structure
+from raydistill.system.errors import UserError
 
 
 class PublishedWeights:

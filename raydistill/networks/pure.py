@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from raydistill.networks.convolution import conv2d
+from raydistill.kernels.convolution import conv2d
 
 
 class Pure(TorchFunctionMode):

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raydistill.errors import UserError
 from raydistill.networks.functional import Network
 from raydistill.networks.initialisers import STATISTICS
+from raydistill.system.errors import UserError
 
 PREFIX = "torchvision:"
 WITH_AUXILIARY = ("googlenet", "inception_v3")  # have classifiers half-way, for training
@@ -75,7 +75,7 @@ def structure(network: str, outputs: int, published: bool = False) -> nn.Module:
 
 
 class _Recordable(TorchDispatchMode):
-    """Fails where an operation could not be recorded (`raydistill.method.tape`)."""
+    """Fails where an operation could not be recorded (`raydistill.kernels.trace`)."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)

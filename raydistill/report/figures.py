@@ -13,9 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from raydistill.artifact import Artifact
-from raydistill.errors import UserError
-from raydistill.storage import open_place, replace_file
+from raydistill.store.artifact import Artifact
+from raydistill.system.errors import UserError
+from raydistill.system.storage import open_place, replace_file
 
 MAX_ROWS = 12  # of images in one grid
 

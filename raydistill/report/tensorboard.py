@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from raydistill.method import DistilledSet
-from raydistill.output import in_a_line
+from raydistill.system.output import in_a_line
 
 PICTURE_EVERY = 10  # validations between the first pictures; they are some 100 KB each, and get rarer
 

@@ -145,8 +145,8 @@ def distilled_alone(config: Any, folder: Path) -> Path:
     """What `raydistill.distill` makes of a trial's settings on one thread, undisturbed."""
     import torch
 
-    from raydistill.artifact import save
-    from raydistill.distill import distill
+    from raydistill.runs.distillation import distill
+    from raydistill.store.artifact import save
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -164,8 +164,8 @@ def check(sweep: Sweep, folder: Path) -> list[dict[str, Any]]:
         sweep: that has ended.
         folder: for the undisturbed runs.
     """
-    from raydistill.artifact import load
-    from raydistill.sweep_config import SweepConfig
+    from raydistill.config.sweep_config import SweepConfig
+    from raydistill.store.artifact import load
 
     config = SweepConfig(**sweep.values)
     trials, iterations = config.budget.trials, config.budget.iterations

@@ -4,8 +4,8 @@ import pytest
 import ray
 
 from raydistill.cluster.connect import _check_resources
-from raydistill.errors import UserError
-from raydistill.sweep_config import Resources
+from raydistill.config.sweep_config import Resources
+from raydistill.system.errors import UserError
 
 
 @pytest.fixture

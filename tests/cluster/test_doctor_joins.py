@@ -7,8 +7,8 @@ import pytest
 PROGRAM = """
 import json, sys
 from dataclasses import asdict
-from raydistill.doctor.examine import HERE, Check, one_after_the_other
-from raydistill.doctor.finding import Options
+from raydistill.commands.doctor.examine import HERE, Check, one_after_the_other
+from raydistill.commands.doctor.finding import Options
 if __name__ == "__main__":
     checks = [Check(name, HERE + "ray_cluster", 60.0, "slow") for name in ("token", "ray")]
     print(json.dumps([asdict(finding) for finding in one_after_the_other(checks, Options(None, "runs"))]))

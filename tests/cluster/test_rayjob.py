@@ -9,8 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.settings import read_yaml, validated, with_overrides
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.sweep_config import SweepConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["raydistill.sweep.run", "raydistill.sweep.result", "raydistill.cluster.connect"])
+@pytest.mark.parametrize(
+    "module", ["raydistill.sweep.driver", "raydistill.sweep.reporting.result", "raydistill.cluster.connect"]
+)
 def test_workers_use_the_environment_they_find(module):
     """Ray reads it once, when imported; otherwise it builds the environment again for each session under `uv run`."""
     script = f"import {module}, ray; print(ray._private.ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 import ray
-from commands import run
+from running import run
 
 from raydistill.cluster.connect import connect
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 SWEEP = "name: t\nbase: {eval_every: 2, batch_size: 32}\nsearch: {steps: {int: [1, 2]}}\n"
 
@@ -131,7 +131,7 @@ def test_a_sweep_says_so_in_a_line(tmp_path):
 
 def test_a_cluster_with_a_token_is_one(monkeypatch, tmp_path):
     """It answers, if only that it wants the token."""
-    from raydistill.cluster.private import is_ray, start_private_ray
+    from raydistill.cluster.private_ray import is_ray, start_private_ray
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     start_private_ray(num_cpus=1, log_to_driver=False)

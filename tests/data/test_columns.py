@@ -10,9 +10,9 @@ import pytest
 from pictures import bars, encoded
 from PIL import Image
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 LABELS = np.arange(40) % 2
 GREY = np.stack([bars(label == 0) for label in LABELS])  # [M, H, W]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset, Split, load_dataset
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 def test_digits_are_scikit_learns(digits):

@@ -11,10 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data.decoding import Wanted, decode_images, to_bytes
-from raydistill.errors import UserError
-from raydistill.settings import validated
+from raydistill.system.errors import UserError
 
 GREY = bars(True)
 GREY[-1, -1], GREY[0, 0] = 0, 239

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import images, load_dataset
 from raydistill.data.decoding import Wanted, decode_images
 from raydistill.data.images import fit_images, resize_images, with_channels
-from raydistill.errors import UserError
-from raydistill.settings import validated
+from raydistill.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.kron(RNG.integers(0, 256, (12, 3, 8, 8)), np.ones((4, 4))).astype(np.uint8)

@@ -12,10 +12,10 @@ from pictures import bars, encoded, table, write_classes
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
 from raydistill.data.splits import split_of
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 LABELS = np.arange(40) % 4
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
 from raydistill.data.sources import read_source
 from raydistill.data.voc import CLASSES
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 def photo(path, level, mode="RGB", size=(50, 40)):

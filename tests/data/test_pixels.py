@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Split, load_dataset
 from raydistill.data.augment import KINDS
 from raydistill.data.pixels import Pixels
@@ -13,7 +13,7 @@ from raydistill.data.sources import read_source
 from raydistill.method.distiller import PARTS
 from raydistill.method.objective import Objective
 from raydistill.method.rng import named_generator
-from raydistill.run import Run
+from raydistill.runs.run import Run
 
 INDICES = {
     "numbers": torch.tensor([7, 0, 7, 39]),

@@ -19,10 +19,10 @@ import torch
 from pictures import table
 from torchvision import datasets
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
 from raydistill.data.mnist import DIGITS
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 COUNTS = {"train": 40, "test": 20}

@@ -9,7 +9,7 @@ import pytest
 from raydistill.data.idx import read_idx
 from raydistill.data.mnist import CLOTHES, DIGITS
 from raydistill.data.splits import stratified
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.33, 0.5])

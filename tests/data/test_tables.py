@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (30, 9, 7, 3), dtype=np.uint8)

@@ -13,9 +13,9 @@ from ray.scripts.scripts import cli as ray_cli
 from reading import ROOT, commands, without_uv
 
 from raydistill.cli import app
-from raydistill.config import DistillConfig, PretrainConfig
-from raydistill.settings import read_yaml, validated, with_overrides
-from raydistill.sweep_config import SweepConfig, run_settings, sweep_values
+from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.sweep_config import SweepConfig, run_settings, sweep_values
 
 GROUPS = {"raydistill": typer.main.get_command(app), "ray": ray_cli}
 FILE = re.compile(r"(?:file://)?((?!s3:|gs:|/|~|my\.)[\w./-]+(?:\.(?:yaml|json|py)|/Dockerfile))")

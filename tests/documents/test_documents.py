@@ -18,10 +18,10 @@ from clone import SWEEP, Clone
 from reading import PAGES, ROOT, Block, blocks, commands, lines, spans, without_uv
 
 from raydistill import evaluate, load
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig, sweep_values
 from raydistill.data import load_dataset
 from raydistill.networks import LeNet
-from raydistill.settings import validated
-from raydistill.sweep_config import SweepConfig, sweep_values
 
 SMALL = {  # the first words of a command -> what is added, so that it takes seconds
     SWEEP: "--set budget.trials=2 --set budget.iterations=4 --set budget.concurrent=2 --set base.eval_every=2",
@@ -52,7 +52,7 @@ EXCEPTIONS = {  # the first words of a command -> why it is not run
     "pytest": "this is one of its tests",
     "bash .ci/versions": "installs several environments, for minutes",
     "raydistill doctor": "half a minute; tests/doctor run it",
-    "raydistill check": "needs a token and the cloud's libraries; tests/cluster/test_check.py runs it",
+    "raydistill check": "needs a token and the cloud's libraries; tests/cluster/test_cluster_file.py runs it",
     "raydistill distill my.yaml": "the reader's own file",
     "raydistill distill sweeps/paper/": "hours; docs/reproduction.md holds the results",
     "raydistill status s3://": "a bucket in the cloud; tests/sweep/test_s3.py has one of its own",

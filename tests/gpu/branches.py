@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raydistill.method import tape
-from raydistill.networks import conv_relu_pool
+from raydistill.kernels import conv_relu_pool, trace
 
 aten = torch.ops.aten
 Way = tuple[str, Tensor]  # the kind of operation, and for each number that comes out which way it came
@@ -80,8 +79,8 @@ def switches(some: list[Way], others: list[Way]) -> int:
 
 def seen_by_modes(patch: Any) -> None:
     """Has recorded programs call our kernels by their names, where Branches sees them."""
-    named = {f: short for f, short in tape.SHORT_WAYS.items() if f not in tape.DIRECT}
-    patch.setattr(tape, "SHORT_WAYS", named)
+    named = {f: short for f, short in trace.SHORT_WAYS.items() if f not in trace.DIRECT}
+    patch.setattr(trace, "SHORT_WAYS", named)
 
 
 def use_kernels(patch: Any, wanted: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from raydistill.device import use_precision
+from raydistill.system.device import use_precision
 
 Row = Sequence[Any]
 

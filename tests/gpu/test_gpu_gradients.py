@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from branches import Branches, seen_by_modes, switches, use_kernels
 from made_up import made_up_data
 
-from raydistill.config import DistillConfig, PretrainConfig
-from raydistill.device import use_precision
+from raydistill.config.distill_config import DistillConfig, PretrainConfig
 from raydistill.method import DistilledSet, Distiller, hypergradient
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import Initialiser
-from raydistill.pretrain import pretrain
+from raydistill.runs.pretraining import pretrain
+from raydistill.system.device import use_precision
 
 pytestmark = pytest.mark.gpu
 
@@ -80,7 +80,7 @@ def distillers(name, kind, seeds, device, banks, **update):
     if name.endswith("tiny_norm"):
         settings["bank"] = "published"
     elif kind.endswith("_pretrained"):
-        from raydistill.bank import load_bank
+        from raydistill.store.bank import load_bank
 
         settings["bank"] = str(banks(name))
         bank = load_bank(settings["bank"]).networks

@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_up import made_up_data
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method import Distiller
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
@@ -42,7 +42,7 @@ def losses_of(case, data, iterations=8):
 def test_graphs_change_nothing(case, device, report, monkeypatch):
     data = made_up_data((3, 16, 16), device)
     with_graphs = losses_of(case, data)
-    monkeypatch.setattr("raydistill.method.capture.WARM_UP", 1000)
+    monkeypatch.setattr("raydistill.kernels.cuda_graph.WARM_UP", 1000)
     without, again = (losses_of(case, data) for _ in range(2))
     rows = []
     for name, one, other in (("graphs, none", with_graphs, without), ("none, none again", without, again)):

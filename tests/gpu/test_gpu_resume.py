@@ -11,7 +11,7 @@ import pytest
 import torch
 from made_up import made_up_data
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method import Distiller
 from raydistill.networks import build_network
 
@@ -114,7 +114,7 @@ def deterministic(device):
     """For each network how far a resumed run is off, and what torch says that it cannot do in one order."""
     import warnings
 
-    from raydistill.device import use_precision
+    from raydistill.system.device import use_precision
 
     if device.type == "cuda":
         use_precision("float32", device, deterministic=True)

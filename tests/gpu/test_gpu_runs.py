@@ -10,12 +10,12 @@ from made_up import made_up_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill import evaluate, load
-from raydistill.bank import load_bank
-from raydistill.compare import compare
-from raydistill.config import DistillConfig, PretrainConfig
-from raydistill.distill import distill
+from raydistill.config.distill_config import DistillConfig, PretrainConfig
 from raydistill.method.rng import named_generator
-from raydistill.pretrain import BankTrainer, pretrain
+from raydistill.runs.comparison import compare
+from raydistill.runs.distillation import distill
+from raydistill.runs.pretraining import BankTrainer, pretrain
+from raydistill.store.bank import load_bank
 
 pytestmark = pytest.mark.gpu
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raydistill.artifact import load
-from raydistill.settings import validated
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.store.artifact import load
 
 pytest.importorskip("ray", reason="needs Ray")
 pytest.importorskip("optuna", reason="needs Optuna")
@@ -92,8 +92,8 @@ def said(caplog):
 
 def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits, tmp_path, said):
     """The others go on, also those that come to its process."""
-    from raydistill.sweep.index import read_index
-    from raydistill.sweep.run import sweep
+    from raydistill.sweep.driver import sweep
+    from raydistill.sweep.reporting.index import read_index
 
     base = QUICK | {"weights": "random", "batch_size": 4096, "val_nets": 2, "test_nets": 2}
     search = {"train_nets": {"choice": [1, 4096]}, "inner_lr": {"loguniform": [0.01, 0.3]}}
@@ -110,7 +110,7 @@ def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits,
 
 
 def test_auto_finds_the_share(cuda, local_ray, digits, tmp_path, said):
-    from raydistill.sweep.run import sweep
+    from raydistill.sweep.driver import sweep
 
     update = {"budget": {"trials": 2, "iterations": 40}}
     result = sweep(validated(SweepConfig, values(tmp_path, cuda, "auto", **update)), data=digits, console=said)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from raydistill.errors import UserError
 from raydistill.method import Distiller
+from raydistill.method.initial_set import initial_set
 from raydistill.method.labels import LabelForm, balanced_classes, initial_raw_labels, orthonormal_rows
-from raydistill.method.start import initial_set
 from raydistill.networks import build_network
+from raydistill.system.errors import UserError
 
 CLASSES = torch.tensor([[0, 1, 2, 2], [2, 1, 0, 0]])
 

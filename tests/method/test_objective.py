@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
-from raydistill.evaluate import confusions, evaluate_networks
+from raydistill.config.distill_config import DistillConfig
+from raydistill.evaluation.accuracy import confusions, evaluate_networks
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
+from raydistill.system.errors import UserError
 
 NAMES = ("plane", "car", "bird")
 PRETRAINED = {"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}

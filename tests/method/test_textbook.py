@@ -4,7 +4,7 @@ import pytest
 import torch
 from textbook import Textbook
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method import Distiller, hypergradient
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raydistill.config import DistillConfig
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method import DistilledSet, hypergradient, train
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network

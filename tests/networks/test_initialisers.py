@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import Initialiser
 from raydistill.networks.lenet import LeNet
+from raydistill.system.errors import UserError
 
 SHAPES = {"conv": (12, 5, 3, 3), "grouped": (12, 1, 3, 3), "wide": (20, 150), "tall": (150, 20)}
 NETS = 150

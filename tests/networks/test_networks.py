@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 from raydistill.networks.alexcifarnet import AlexCifarNet, response_norm
 from raydistill.networks.convnet import ConvNet
 from raydistill.networks.lenet import LeNet
+from raydistill.system.errors import UserError
 
 
 @pytest.mark.parametrize(("shape", "weights"), [((1, 28, 28), 61706), ((3, 32, 32), 62006), ((1, 8, 8), 21386)])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torchvision import models
 
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
+from raydistill.system.errors import UserError
 
 FILES = {
     "squeezenet1_1": "squeezenet1_1-b8a52dc0.pth",

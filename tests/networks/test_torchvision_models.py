@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
+from raydistill.config.distill_config import DistillConfig
 from raydistill.method import DistilledSet, hypergradient
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import named_tensors
 from raydistill.networks.pure import Pure
+from raydistill.system.errors import UserError
 
 PUBLISHED = {"bank": "published", "weights": "fixed_pretrained"}
 

@@ -4,10 +4,10 @@ import time
 
 import torch
 
-from raydistill.artifact import load
-from raydistill.distill import distill
-from raydistill.settings import validated
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.runs.distillation import distill
+from raydistill.store.artifact import load
 
 BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
 

@@ -15,11 +15,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rich.console import Console
 from small_sweep import BASE, sweep_config
 
-from raydistill.cluster.private import start_private_ray
-from raydistill.cluster.team import _this_node, gpu_given
-from raydistill.errors import UserError
-from raydistill.sweep import measure
-from raydistill.sweep.run import sweep
+from raydistill.cluster.private_ray import start_private_ray
+from raydistill.runs.worker_group import _this_node, gpu_given
+from raydistill.sweep.driver import sweep
+from raydistill.sweep.searching import memory_need
+from raydistill.system.errors import UserError
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 AUTO = BASE | {"device": "auto"}
@@ -74,11 +74,11 @@ def test_the_leader_of_several_workers_has_the_gpu_that_ray_keeps_for_it():
         """
 from pretended_gpu import pretend
 pretend(count=2)
-import raydistill.cluster.team as team
-from raydistill.cluster.private import start_private_ray
-from raydistill.config import DistillConfig
+import raydistill.runs.worker_group as team
+from raydistill.cluster.private_ray import start_private_ray
+from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
-from raydistill.errors import UserError
+from raydistill.system.errors import UserError
 start_private_ray(num_cpus=2, num_gpus=2, log_to_driver=False)
 config = DistillConfig(weights="random", train_nets=2, workers=2)
 reserved = team._reserved_gpu
@@ -108,7 +108,7 @@ class Other:
 
 def test_waiting_for_a_free_gpu_has_a_limit(digits, tmp_path, monkeypatch):
     """As long as other sweeps have a part of each."""
-    monkeypatch.setattr(measure, "LIMIT", 1.0)
+    monkeypatch.setattr(memory_need, "LIMIT", 1.0)
     others = [Other.remote() for _ in range(2)]
     ray.get([other.ready.remote() for other in others])
     with pytest.raises(UserError, match=r"resources\.gpu=auto: .* within 0\.0166667 minutes \(is there a free place"):

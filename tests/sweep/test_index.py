@@ -15,17 +15,26 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.config import DistillConfig
-from raydistill.errors import UserError
-from raydistill.settings import validated
-from raydistill.shell import typed
-from raydistill.storage import join, open_place, replace_file
-from raydistill.sweep.holder import LEASE
-from raydistill.sweep.index import COLUMNS, INDEX, META, About, column_type, index_schema, read_index, to_parquet
-from raydistill.sweep.lease import leased
-from raydistill.sweep.mailbox import STOP
-from raydistill.sweep.status import Status, age, print_status, read_status, stop
-from raydistill.sweep_config import Distribution, SweepConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import Distribution, SweepConfig
+from raydistill.sweep.reporting.index import (
+    COLUMNS,
+    INDEX,
+    META,
+    About,
+    column_type,
+    index_schema,
+    read_index,
+    to_parquet,
+)
+from raydistill.sweep.reporting.status import Status, age, print_status, read_status, stop
+from raydistill.sweep.reporting.storage_writer import STOP
+from raydistill.sweep.surviving.holder import LEASE
+from raydistill.sweep.surviving.lease import leased
+from raydistill.system.errors import UserError
+from raydistill.system.shell import typed
+from raydistill.system.storage import join, open_place, replace_file
 
 SEARCH = {
     "steps": {"int": [1, 3]},

@@ -9,10 +9,10 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from raydistill.settings import validated
-from raydistill.sweep.journal import Journal, agree
-from raydistill.sweep.space import optuna_search
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep.reporting.journal import Journal, agree
+from raydistill.sweep.searching.search_space import optuna_search
 
 VALUES = {
     "name": "t",

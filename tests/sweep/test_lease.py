@@ -8,24 +8,24 @@ import time
 from dataclasses import replace
 
 import pytest
-from commands import beginning
+from running import beginning
 from small_sweep import wait_for
 
-from raydistill.errors import UserError
-from raydistill.storage import join, names, open_place, replace_file
-from raydistill.sweep import exclusive
-from raydistill.sweep import holder as holder_module
-from raydistill.sweep import lease as lease_module
-from raydistill.sweep.holder import FOLDER, Holder, newest
-from raydistill.sweep.lease import leased
+from raydistill.sweep.surviving import exclusive
+from raydistill.sweep.surviving import holder as holder_module
+from raydistill.sweep.surviving import lease as lease_module
+from raydistill.sweep.surviving.holder import FOLDER, Holder, newest
+from raydistill.sweep.surviving.lease import leased
+from raydistill.system.errors import UserError
+from raydistill.system.storage import join, names, open_place, replace_file
 
 HEARTBEAT, LEASE = 0.6, 4.0  # of these tests
 HOLD = """
 import logging, sys, time
-from raydistill.errors import UserError
-from raydistill.sweep import holder
+from raydistill.system.errors import UserError
+from raydistill.sweep.surviving import holder
 holder.HEARTBEAT, holder.LEASE = {heartbeat}, {lease}
-from raydistill.sweep.lease import leased
+from raydistill.sweep.surviving.lease import leased
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 if len(sys.argv) > 2:

@@ -12,14 +12,14 @@ import pytest
 from line import Line
 from small_sweep import sweep_config
 
-from raydistill.artifact import load
-from raydistill.errors import UserError
-from raydistill.settings import validated
-from raydistill.storage import join, names, open_place
-from raydistill.sweep.index import read_index
-from raydistill.sweep.run import sweep
-from raydistill.sweep.status import stop
-from raydistill.sweep_config import SweepConfig, sweep_values
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig, sweep_values
+from raydistill.store.artifact import load
+from raydistill.sweep.driver import sweep
+from raydistill.sweep.reporting.index import read_index
+from raydistill.sweep.reporting.status import stop
+from raydistill.system.errors import UserError
+from raydistill.system.storage import join, names, open_place
 
 TRIALS = 3
 

@@ -3,9 +3,9 @@
 import os
 import shlex
 
-from commands import images_by_class, last_json, run
+from running import images_by_class, last_json, run
 
-from raydistill.artifact import load
+from raydistill.store.artifact import load
 
 STORAGE = "st [x] [bold]?k=v&l %20#1 :smile: 'q' \"r\" é日 $HOME"
 SWEEP = (

@@ -9,16 +9,16 @@ import time
 import pyarrow.fs
 import pytest
 import yaml
-from commands import beginning
+from running import beginning
 from small_sweep import wait_for
 
-from raydistill.errors import UserError
-from raydistill.storage import join, open_place, read_file
-from raydistill.sweep.holder import FOLDER, newest
-from raydistill.sweep.index import read_index
+from raydistill.sweep.reporting.index import read_index
+from raydistill.sweep.surviving.holder import FOLDER, newest
+from raydistill.system.errors import UserError
+from raydistill.system.storage import join, open_place, read_file
 
 COMMAND = """
-from raydistill.sweep import holder
+from raydistill.sweep.surviving import holder
 holder.HEARTBEAT, holder.LEASE = 1.0, 6.0
 from raydistill.cli import main
 main()

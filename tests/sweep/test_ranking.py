@@ -9,7 +9,7 @@ import pytest
 from optuna.study._multi_objective import _fast_non_domination_rank
 from ray.tune.schedulers import ASHAScheduler
 
-from raydistill.sweep.ranking import Ranking, Rung, front_numbers
+from raydistill.sweep.stopping.ranking import Ranking, Rung, front_numbers
 
 
 def beats(x, y):

@@ -12,12 +12,12 @@ import yaml
 from ray.tune.execution.tune_controller import TuneController
 from small_sweep import same_as_undisturbed, sweep_config, wait_for_checkpoint
 
-from raydistill.artifact import load
-from raydistill.shell import typed
-from raydistill.sweep.index import read_index
-from raydistill.sweep.run import sweep
-from raydistill.sweep.status import read_status
-from raydistill.sweep.trainable import BEST
+from raydistill.store.artifact import load
+from raydistill.sweep.driver import sweep
+from raydistill.sweep.reporting.index import read_index
+from raydistill.sweep.reporting.status import read_status
+from raydistill.sweep.searching.trial import BEST
+from raydistill.system.shell import typed
 
 
 def test_resume_after_the_driver_was_killed_before_the_first_trial(local_ray, digits, tmp_path):

@@ -19,13 +19,13 @@ from optuna.storages.journal import JournalFileBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-from raydistill.artifact import load
 from raydistill.cli import app
-from raydistill.errors import UserError
-from raydistill.storage import join, open_place
-from raydistill.sweep.index import read_index
-from raydistill.sweep.journal import JOURNAL
-from raydistill.sweep.status import read_status
+from raydistill.store.artifact import load
+from raydistill.sweep.reporting.index import read_index
+from raydistill.sweep.reporting.journal import JOURNAL
+from raydistill.sweep.reporting.status import read_status
+from raydistill.system.errors import UserError
+from raydistill.system.storage import join, open_place
 
 SWEEP = {
     "name": "t",

@@ -7,11 +7,11 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 
-from raydistill.settings import validated
-from raydistill.sweep.pareto_asha import SchedulerState
-from raydistill.sweep.run import scheduler_of
-from raydistill.sweep.space import optuna_search
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep.driver import scheduler_of
+from raydistill.sweep.searching.search_space import optuna_search
+from raydistill.sweep.stopping.scheduler import SchedulerState
 
 TRIALS = 24
 

@@ -7,12 +7,12 @@ from rich.console import Console
 from small_sweep import sweep_config
 from typer.testing import CliRunner
 
-from raydistill.artifact import save
 from raydistill.cli import app
-from raydistill.run import Run
-from raydistill.shell import typed
-from raydistill.sweep.result import SweepResult
-from raydistill.sweep.summary import print_summary
+from raydistill.runs.run import Run
+from raydistill.store.artifact import save
+from raydistill.sweep.reporting.result import SweepResult
+from raydistill.sweep.reporting.summary import print_summary
+from raydistill.system.shell import typed
 
 
 @pytest.fixture

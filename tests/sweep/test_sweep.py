@@ -12,13 +12,13 @@ from ray import tune
 from small_sweep import BASE, same_as_undisturbed, sweep_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from raydistill.artifact import load
-from raydistill.checkpoint import CHECKPOINT
-from raydistill.config import DistillConfig
-from raydistill.distill import distill
-from raydistill.errors import UserError
-from raydistill.sweep.run import sweep
-from raydistill.sweep.trainable import BEST, DistillTrial
+from raydistill.config.distill_config import DistillConfig
+from raydistill.runs.checkpoint import CHECKPOINT
+from raydistill.runs.distillation import distill
+from raydistill.store.artifact import load
+from raydistill.sweep.driver import sweep
+from raydistill.sweep.searching.trial import BEST, DistillTrial
+from raydistill.system.errors import UserError
 
 
 def trial_class(digits, **base):
@@ -219,7 +219,7 @@ def test_a_second_sweep_does_not_join_the_private_ray_of_the_first(local_ray):
     script = """
 import ray
 from raydistill.cluster.connect import ray_running
-from raydistill.sweep_config import Resources
+from raydistill.config.sweep_config import Resources
 with ray_running(Resources()):
     print(ray.get_runtime_context().gcs_address)
 """

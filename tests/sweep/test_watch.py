@@ -10,18 +10,18 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from raydistill.artifact import load
-from raydistill.errors import UserError
-from raydistill.settings import validated
-from raydistill.sweep import mailbox
-from raydistill.sweep import watch as watch_module
-from raydistill.sweep.index import read_index
-from raydistill.sweep.lease import leased
-from raydistill.sweep.run import sweep
-from raydistill.sweep.space import optuna_search
-from raydistill.sweep.status import read_status, stop
-from raydistill.sweep.watch import Watch
-from raydistill.sweep_config import SweepConfig
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.store.artifact import load
+from raydistill.sweep.driver import sweep
+from raydistill.sweep.reporting import storage_writer
+from raydistill.sweep.reporting import watch as watch_module
+from raydistill.sweep.reporting.index import read_index
+from raydistill.sweep.reporting.status import read_status, stop
+from raydistill.sweep.reporting.watch import Watch
+from raydistill.sweep.searching.search_space import optuna_search
+from raydistill.sweep.surviving.lease import leased
+from raydistill.system.errors import UserError
 
 CONFIG = validated(
     SweepConfig,
@@ -250,7 +250,7 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
     from test_sweep import BASE, same_as_undisturbed, sweep_config
 
     monkeypatch.setattr(watch_module, "EVERY", 0.5)
-    monkeypatch.setattr(mailbox, "LOOK", 0.5)
+    monkeypatch.setattr(storage_writer, "LOOK", 0.5)
     before = [signal.getsignal(number) for number in SIGNALS]
     budget = {"trials": 2, "iterations": 200, "concurrent": 1}
     config = sweep_config(tmp_path, base=BASE, budget=budget, scheduler="none", known_good=[])

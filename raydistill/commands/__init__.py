@@ -1,0 +1,1 @@
+"""The commands: what they share, progress, tables, and the doctor."""

@@ -1,0 +1,1 @@
+"""Every setting that a user can write: typed, documented, validated."""

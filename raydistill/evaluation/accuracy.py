@@ -1,0 +1,223 @@
+"""How good a distilled set is: train fresh networks on it and test them on real images."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import checked_seed
+from raydistill.data import Dataset, Split
+from raydistill.evaluation.problem import evaluation_plan, real_data_for
+from raydistill.kernels.recorded import recorded
+from raydistill.method import DistilledSet, train
+from raydistill.method.initial_weights import InitialWeights
+from raydistill.method.objective import CLASSIFY, Objective, objective_of
+from raydistill.method.unroll import Apply, vmap_over
+from raydistill.networks import Network
+from raydistill.store.artifact import Artifact, load
+from raydistill.system.device import pick_device, use_precision
+from raydistill.system.errors import UserError
+from raydistill.system.gpu_memory import is_out_of_gpu_memory
+
+TRAIN_CHUNK = 16  # networks trained at once
+TEST_NETWORKS = 16  # networks tested at once,
+TEST_IMAGES = 500  # on as many images
+Result = TypeVar("Result")
+WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracy (a fraction) and cross-entropy on real images: mean and deviation over `nets` networks.
+
+    The deviation is that of the sample (0 for one network), in the same unit. What else the objective measures is in
+    `more`, by name, with deviations under NAME_std.
+    """
+
+    accuracy: float
+    accuracy_std: float
+    loss: float
+    nets: int
+    more: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, measures: Tensor | dict[str, Tensor], losses: Tensor) -> "Evaluation":
+        """The summary of accuracies [N], or measures [N] by name, and losses [N].
+
+        A network that diverged counts with what it is worth.
+        """
+        named = {"accuracy": measures} if isinstance(measures, Tensor) else measures
+        summary = {}
+        for name, values in named.items():
+            summary[name] = values.mean().item()
+            summary[f"{name}_std"] = values.std().item() if len(values) > 1 else 0.0
+        accuracy, std = summary.pop("accuracy"), summary.pop("accuracy_std")
+        finite = losses.nan_to_num(nan=WORST_LOSS, posinf=WORST_LOSS).clamp(max=WORST_LOSS)
+        return cls(accuracy, std, finite.mean().item(), len(losses), summary)
+
+    def metrics(self, prefix: str, suffix: str = "") -> dict[str, float]:
+        """All but the loss by name, as `{prefix}accuracy{suffix}` and `{prefix}accuracy_std{suffix}`."""
+        values = {"accuracy": self.accuracy, "accuracy_std": self.accuracy_std, **self.more}
+        return {f"{prefix}{name}{suffix}": value for name, value in values.items()}
+
+
+def evaluate(
+    artifact: Artifact | str | Path,
+    *,
+    network: str | None = None,
+    weights: str | None = None,
+    bank: str | None = None,
+    epochs: int | None = None,
+    nets: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    allow_other_data: bool = False,
+) -> Evaluation:
+    """Test accuracy of an artifact over networks that were not used to make it, before and after training on it.
+
+    Args:
+        artifact: the artifact, or where it lies.
+        network: another network than the one it was distilled for.
+        weights: "fixed", "random" or "random_pretrained"; by default as it was distilled, and random for another
+            network.
+        bank: another bank of pretrained networks than the one it was distilled with; all of its networks are used. Or
+            "published".
+        epochs: another number of passes over the set; the learned step sizes are used again from the first.
+        nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
+        seed: of the random weights; no training ever uses these draws.
+        device: auto, cpu, cuda or cuda:N.
+        data: the real data, where they are loaded already; else they are read from where the config says.
+        data_dir: folder of downloaded data sets.
+        allow_other_data: go on with other data than those that the set was made from.
+
+    Returns:
+        The measures after training; those before it are in `more`, with names that end in `_before`.
+
+    Raises:
+        UserError: the artifact cannot be read, or the network or the data do not fit it.
+    """
+    if not isinstance(artifact, Artifact):
+        artifact = load(artifact)
+    where = pick_device(device)
+    plan = evaluation_plan(artifact, network, weights, nets, bank)
+    data = real_data_for(artifact, data, data_dir, allow_other_data).to(where)
+    return evaluate_planned(artifact, plan, data, epochs, nets, seed)
+
+
+def evaluate_planned(
+    artifact: Artifact,
+    plan: tuple[DistillConfig, Network, InitialWeights],
+    data: Dataset,
+    epochs: int | None,
+    nets: int | None,
+    seed: int,
+) -> Evaluation:
+    """`evaluate` as `evaluation_plan` says, on the device where the data are."""
+    config, model, start = plan
+    try:
+        checked_seed(seed)
+    except ValueError as error:
+        raise UserError(f"seed={seed}: {error}") from error
+    if epochs is not None and epochs < 1:
+        raise UserError(f"epochs={epochs}: at least 1")
+    where = data.test.images.device
+    if where.type == "cuda":  # a CPU tests in float32 what was made in tf32
+        use_precision(config.precision, where, config.deterministic)
+    draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
+    distilled = artifact.distilled.to(where)
+    if epochs is not None:
+        distilled = distilled.with_epochs(epochs)
+    return before_and_after(model, distilled, draws, data.test, objective_of(config, artifact.class_names))
+
+
+def evaluate_set(
+    network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> Evaluation:
+    """Trains the networks that start from weights [N, W] on the set and tests each on the split."""
+    return evaluate_networks(network, train_networks(network, distilled, weights), split, objective)
+
+
+def before_and_after(
+    network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> Evaluation:
+    """`evaluate_set`, and what the networks could do before, in `more` under names that end in `_before`."""
+    before = evaluate_networks(network, weights, split, objective).metrics("", "_before")
+    after = evaluate_set(network, distilled, weights, split, objective)
+    return replace(after, more=after.more | before)
+
+
+def evaluate_networks(network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY) -> Evaluation:
+    """Tests networks with weights [N, W] on the split."""
+    confusion, losses = confusions(network, weights, split, objective)
+    return Evaluation.of(objective.measures(confusion), losses)
+
+
+def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
+    """The weights [N, W] after training on the set from weights [N, W]."""
+    return torch.cat(_in_chunks(lambda chunk: train(network, distilled, chunk), weights, TRAIN_CHUNK))
+
+
+def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
+    """Accuracies [N] and mean cross-entropies [N] of networks with weights [N, W] on real images."""
+    confusion, losses = confusions(network, weights, split)
+    return CLASSIFY.measures(confusion)["accuracy"], losses
+
+
+def confusions(
+    network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY
+) -> tuple[Tensor, Tensor]:
+    """How many images of each class networks with weights [N, W] take for each class, and their mean cross-entropies.
+
+    Returns:
+        Counts [N, K, K], true class first, and losses [N], with respect to what the objective wants.
+    """
+    count = network.keep(
+        ("confusions", objective), lambda apply: recorded(functools.partial(_confusions, apply, objective))
+    )
+
+    def tested(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [
+            count(chunk, *real)
+            for real in zip(split.images.split(TEST_IMAGES), split.labels.split(TEST_IMAGES), strict=True)
+        ]
+        counts, losses = zip(*parts, strict=True)
+        return torch.stack(counts).sum(0), torch.stack(losses).sum(0)
+
+    counts, losses = zip(*_in_chunks(tested, weights, TEST_NETWORKS), strict=True)
+    return torch.cat(counts), torch.cat(losses) / len(split)
+
+
+def _in_chunks(function: Callable[[Tensor], Result], weights: Tensor, size: int) -> list[Result]:
+    """`function` of `size` networks of [N, W] at a time; of half as many each time that a GPU's memory is too small."""
+    results: list[Result] = []
+    done = 0
+    while done < len(weights):
+        try:
+            results.append(function(weights[done : done + size]))
+            done += size
+        except RuntimeError as error:
+            if not is_out_of_gpu_memory(error) or size == 1:
+                raise
+            size = -(-min(size, len(weights) - done) // 2)
+    return results
+
+
+def _confusions(
+    network: Apply, objective: Objective, weights: Tensor, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Counts [N, K, K] and sums of cross-entropies [N] of N networks."""
+    logits = vmap_over(len(weights), network, (0, None))(weights, images)  # [N, B, K]
+    wanted = objective.wanted(labels).expand(len(weights), -1)
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+    classes = logits.shape[2]
+    pairs = labels * classes + logits.argmax(2)
+    counts = torch.zeros(len(weights), classes**2, dtype=torch.int64, device=labels.device)
+    counts = counts.scatter_add(1, pairs, torch.ones_like(pairs))
+    return counts.unflatten(1, (classes, classes)), losses.sum(1)

@@ -1,0 +1,166 @@
+"""A 5x5 convolution, ReLU and 2x2 max pooling as one operation: fast on a CPU, differentiable any number of times.
+
+What comes out of a pooling window is the convolution at one of its four positions, or 0. So a gradient reaches fewer
+than one convolution output in four, and derivatives of any order are sums over these winners: three products, each the
+derivative of the others. Where the kernels do not serve (GPU, no C compiler, other dtypes), torch's own convolution,
+pool and ReLU do.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from raydistill.kernels.conv_relu_pool_kernels import can_do, ops
+
+
+def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> Tensor:
+    """max_pool2d(relu(conv2d(images, weight, bias, padding)), 2), channels last.
+
+    Args:
+        images: [B, H, W, C].
+        weight: [O, C, 5, 5].
+        bias: [O].
+        padding: zeros around the images.
+        outputs_last: whether the result has channels last too.
+
+    Returns:
+        [B, PH, PW, O], or [B, O, PH, PW].
+    """
+    if can_do(images):
+        pooled: Tensor = _ConvReluPool.apply(images, weight, bias, padding, outputs_last)[0]
+        return pooled
+    pooled = F.relu(F.max_pool2d(F.conv2d(images.permute(0, 3, 1, 2), weight, bias, padding=padding), 2))
+    return pooled.permute(0, 2, 3, 1) if outputs_last else pooled
+
+
+class _Operation(Function):
+    """An operation that takes several networks at once, so that vmap only gives it more of them."""
+
+    ranks: tuple[int, ...]  # of the tensors for one network
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: Any, *args: Any) -> Any:
+        """Runs V calls, of one network or of N each, as one call of V or V * N."""
+        several = [a.dim() - (d is not None) - r for a, d, r in zip(args, in_dims, cls.ranks, strict=False)]
+        networks = [a.shape[1 if d == 0 else 0] for a, d, n in zip(args, in_dims, several, strict=False) if n]
+        shape = (info.batch_size, *networks[:1])
+
+        def merged(arg: Tensor, dim: int | None, rank: int) -> Tensor:
+            if dim is None and arg.dim() == rank:
+                return arg  # all share it
+            if dim is None or dim != 0:
+                arg = arg[None] if dim is None else arg.movedim(dim, 0)
+            if networks and arg.dim() == rank + 1:  # a tensor for each call, shared by its networks
+                arg = arg.unsqueeze(1)
+            return arg.expand(*shape, *arg.shape[len(shape) :]).flatten(0, len(shape) - 1)
+
+        tensors = [merged(*each) for each in zip(args, in_dims, cls.ranks, strict=False)]
+        result = cls.apply(*tensors, *args[len(tensors) :])
+        if isinstance(result, tuple):
+            return tuple(part.unflatten(0, shape) for part in result), (0,) * len(result)
+        return result.unflatten(0, shape), 0
+
+
+def _shared(rank: int, gradient: Tensor) -> Tensor:
+    """The gradient for what the networks share, which has a lower rank: the sum of theirs."""
+    return gradient.sum(0) if rank < gradient.dim() else gradient
+
+
+class _ConvReluPool(_Operation):
+    ranks = (4, 4, 1)
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, bias: Tensor, *layout: Any) -> Any:
+        return ops.conv_relu_pool(x, w, bias, *layout)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, w, bias, *ctx.layout = inputs
+        ctx.save_for_backward(x, w, output[1])
+        ctx.bias_rank = bias.dim()
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> Any:
+        return *_gather_gradients(ctx, g), None, None
+
+
+class _Gather(_Operation):
+    ranks = (4, 4, 1, 4)
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, *layout: Any) -> Any:
+        return ops.gather(x, w, bias, winner, *layout)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, w, bias, winner, *ctx.layout = inputs
+        ctx.save_for_backward(x, w, winner)
+        ctx.bias_rank = bias.dim()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        return *_gather_gradients(ctx, g), None, None, None
+
+
+def _gather_gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients for x, w and bias of the convolution where the winners are."""
+    x, w, winner = ctx.saved_tensors
+    dx = dw = dbias = None
+    if ctx.needs_input_grad[0]:
+        dx = _shared(x.dim(), _ScatterX.apply(g, w, winner, *x.shape[-3:-1], *ctx.layout))
+    if ctx.needs_input_grad[1]:
+        dw, dbias = _ScatterW.apply(g, x, winner, *ctx.layout)
+        dw, dbias = _shared(w.dim(), dw), _shared(ctx.bias_rank, dbias)
+    return dx, dw, dbias
+
+
+class _ScatterX(_Operation):
+    ranks = (4, 4, 4)
+
+    @staticmethod
+    def forward(g: Tensor, w: Tensor, winner: Tensor, height: int, width: int, *layout: Any) -> Any:
+        return ops.scatter_x(g, w, winner, height, width, *layout)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, _, _, padding, outputs_last = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.layout = padding, outputs_last
+
+    @staticmethod
+    def backward(ctx: Any, dx: Tensor) -> Any:
+        g, w, winner = ctx.saved_tensors
+        dg = dw = None
+        if ctx.needs_input_grad[0]:
+            dg = _Gather.apply(dx, w, w.new_zeros(w.shape[:-3]), winner, *ctx.layout)
+        if ctx.needs_input_grad[1]:
+            dw = _shared(w.dim(), _ScatterW.apply(g, dx, winner, *ctx.layout)[0])
+        return dg, dw, None, None, None, None, None
+
+
+class _ScatterW(_Operation):
+    ranks = (4, 4, 4)
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, winner: Tensor, *layout: Any) -> Any:
+        return ops.scatter_w(g, x, winner, *layout)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        *tensors, padding, outputs_last = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.layout = padding, outputs_last
+
+    @staticmethod
+    def backward(ctx: Any, dw: Tensor, dbias: Tensor) -> Any:
+        g, x, winner = ctx.saved_tensors
+        dg = dx = None
+        if ctx.needs_input_grad[0]:
+            dg = _Gather.apply(x, dw, dbias, winner, *ctx.layout)
+        if ctx.needs_input_grad[1]:
+            dx = _shared(x.dim(), _ScatterX.apply(g, dw, winner, *x.shape[-3:-1], *ctx.layout))
+        return dg, dx, None, None, None

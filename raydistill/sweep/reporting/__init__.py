@@ -1,0 +1,1 @@
+"""Reporting: the index of trials, their journal, TensorBoard, tables, and what a sweep comes to."""

@@ -1,0 +1,217 @@
+"""How a sweep that runs elsewhere stands, from its index alone, and asking it to stop. Without Ray."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raydistill.sweep.reporting.index import FINISHED, Index, read_index
+from raydistill.sweep.reporting.storage_writer import STOP
+from raydistill.sweep.stopping.pareto import non_dominated
+from raydistill.sweep.surviving.holder import LEASE, sign_of_life
+from raydistill.system.errors import UserError
+from raydistill.system.output import say
+from raydistill.system.shell import resuming, typed
+from raydistill.system.storage import at_home, join, open_place, write_file
+
+ALIVE = ("running", "stopping", "testing")
+POLL = 1.0  # seconds between two looks at the index
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sweep as its index tells it.
+
+    Args:
+        place: its folder or address.
+        index: what was read there.
+        now: seconds since 1970.
+        renewed: when the driver last renewed its lease, likewise.
+    """
+
+    place: str
+    index: Index
+    now: float
+    renewed: float = 0.0
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last sign of life."""
+        return max(0.0, self.now - max(self.index.about.updated, self.renewed))
+
+    @property
+    def gone(self) -> bool:
+        """Whether a sweep that has not ended has no driver any more, as it seems."""
+        return self.index.about.state in ALIVE and self.silent > LEASE
+
+    @property
+    def state(self) -> str:
+        """The driver's own word, or `gone`."""
+        return "gone" if self.gone else self.index.about.state
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials by what became of them: done, of these stopped (early); failed, running, pending."""
+        by_status = Counter(row["status"] for row in self.index.rows)
+        done = sum(by_status[status] for status in FINISHED)
+        failed, running = by_status["ERROR"], by_status["RUNNING"] + by_status["PAUSED"]
+        pending = max(0, self.index.about.trials - done - failed - running)
+        return {
+            "done": done,
+            "stopped_early": by_status["STOPPED"],
+            "failed": failed,
+            "running": running,
+            "pending": pending,
+        }
+
+    @property
+    def running(self) -> list[dict[str, Any]]:
+        """The rows of trials that run, or would with a driver."""
+        return [row for row in self.index.rows if row["status"] in ("RUNNING", "PAUSED")]
+
+    @property
+    def going(self) -> str:
+        """What the trials do that have begun and not ended."""
+        return "running" if self.state in ALIVE else "paused"
+
+    @property
+    def front(self) -> list[dict[str, Any]]:
+        """Rows that no other is better than in all objectives, by number of images; of trials that still run too."""
+        objectives = self.index.about.objectives
+        rows = [row for row in self.index.rows if all(row[name] is not None for name in objectives)]
+        return sorted(non_dominated(rows, objectives), key=lambda row: row["num_images"] or 0)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The most accurate row."""
+        rows = [row for row in self.index.rows if row["val_accuracy"] is not None]
+        return max(rows, key=lambda row: float(row["val_accuracy"]), default=None)
+
+    @property
+    def resume(self) -> str:
+        """The command to go on with."""
+        return resuming(self.place)
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts; times are seconds since 1970."""
+        about = self.index.about
+        return {
+            "name": about.name,
+            "storage": self.place,
+            "state": self.state,
+            "seconds_since_sign_of_life": self.silent,
+            "trials": about.trials,
+            **self.counts,
+            "best": self.best and self._plain(self.best),
+            "front": [self._plain(row) for row in self.front],
+            "running_trials": [self._plain(row) for row in self.running],
+        }
+
+    def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
+        searched = self.index.about.searched
+        rest = {name: value for name, value in row.items() if name not in searched}
+        moment = row["time"] and row["time"].timestamp()
+        return rest | {"time": moment, "config": {name: row[name] for name in searched}}
+
+
+def read_status(place: str) -> Status:
+    """How the sweep in a folder or at an address stands; errors as of `read_index`."""
+    place = at_home(place)
+    return Status(place, read_index(place), time.time(), sign_of_life(place))
+
+
+def print_status(status: Status, console: Console) -> None:
+    """The state, the front so far, the trials that run, and how to go on where there is no driver."""
+    counts, about = status.counts, status.index.about
+    early = f" ({counts['stopped_early']} stopped early)" if counts["stopped_early"] else ""
+    line = f"{counts['done']} of {about.trials} trials done{early}, {counts['running']} {status.going}"
+    line += f", {counts['failed']} failed, {counts['pending']} pending"
+    say(console, (about.name, "bold"), f": {status.state}; {line}")
+    if status.best is not None:
+        accuracy, trial = 100 * status.best["val_accuracy"], status.best["trial"]
+        say(console, f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}")
+    if status.front:
+        title = "front so far: " + ", ".join(f"{name} {way}" for name, way in about.objectives.items())
+        console.print(_table(title, status.front, status))
+    if status.running:
+        console.print(_table(status.going, status.running, status))
+    if status.gone:
+        gone = f"no sign of life for {age(status.silent)}: the driver seems to be gone"
+        say(console, (gone, "yellow"), "; to go on:")
+    elif about.state in ("stopped", "failed"):
+        say(console, f"{about.state} {age(status.silent)} ago; to go on:")
+    if status.gone or about.state in ("stopped", "failed"):
+        say(console, f"  {typed(status.resume)}")
+
+
+def _table(title: str, rows: list[dict[str, Any]], status: Status) -> Table:
+    table = Table(title=title, title_justify="left")
+    searched = status.index.about.searched
+    extra = [name for name in status.index.about.objectives if name not in ("val_accuracy", "num_images")]
+    for column in ("trial", "val", "images", *extra, "iteration", "last result", *searched):
+        table.add_column(column, justify="left" if column == "trial" else "right")
+    for row in rows:
+        accuracy = row["val_accuracy"]
+        table.add_row(
+            row["trial"],
+            "" if accuracy is None else f"{100 * accuracy:.1f}%",
+            _short(row["num_images"]),
+            *(_short(row[name]) for name in extra),
+            _short(row["iterations"]),
+            f"{age(status.now - row['time'].timestamp())} ago" if row["time"] else "",
+            *(_short(row[name]) for name in searched),
+        )
+    return table
+
+
+def _short(value: Any) -> Text:
+    return Text("" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value))
+
+
+def age(seconds: float) -> str:
+    """A duration in its largest unit."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state: None) -> Status:
+    """Asks the sweep in a folder or at an address to end, and waits until it has.
+
+    Args:
+        place: the sweep's.
+        timeout: seconds to wait; 0 only asks.
+        tell: is told each new state.
+
+    Returns:
+        how it stands then; its state is `stopped`, or `done` where that came first, or what it was at the timeout.
+
+    Raises:
+        UserError: it does not run, its driver is lost meanwhile, or the place cannot be written to.
+    """
+    status = read_status(place)
+    place = status.place
+    if status.state not in ALIVE:
+        raise UserError(f"{place}: does not run ({status.state}, last sign of life {age(status.silent)} ago)")
+    request = join(place, STOP)
+    filesystem, inside = open_place(request)
+    try:
+        write_file(filesystem, inside, b"")
+    except OSError as error:
+        raise UserError(f"{request}: cannot be written: {error}") from error
+    end, known = time.monotonic() + timeout, ""
+    while status.state in ALIVE and time.monotonic() < end:
+        time.sleep(POLL)
+        status = read_status(place)
+        if status.state != known:
+            known = status.state
+            tell(known)
+    if status.gone:
+        raise UserError(f"{place}: the driver was lost before it stopped; `{typed(status.resume)}` goes on")
+    return status

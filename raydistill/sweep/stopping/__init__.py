@@ -1,0 +1,1 @@
+"""Stopping trials early: the scheduler, and the ranking by several objectives."""

@@ -1,0 +1,1 @@
+"""Surviving: the state of Tune, retries, and one driver a sweep."""

@@ -1,0 +1,1 @@
+"""The machine below us: files and addresses, locks, devices, what is printed, and errors."""

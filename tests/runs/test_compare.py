@@ -1,0 +1,82 @@
+"""A distilled set beside its baselines, as `compare` and the command find it."""
+
+import pytest
+
+from raydistill import compare, evaluate
+from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
+from raydistill.evaluation.problem import evaluation_plan
+from raydistill.runs.comparison import read_source
+from raydistill.runs.distillation import distill
+from raydistill.runs.pretraining import pretrain
+from raydistill.store.artifact import save
+from raydistill.system.errors import UserError
+
+ATTACK = {"objective": "attack", "attack_class": 3, "attack_target": 5, "weights": "random_pretrained"}
+
+
+@pytest.fixture(scope="module")
+def bank(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bank")
+    pretrain(PretrainConfig(nets=6, chunk=6, epochs=1, batch_size=64), folder, data=digits)
+    return str(folder)
+
+
+@pytest.fixture(params=["fixed", "random", "attack", "soft"])
+def config(request, small, bank):
+    updates = {
+        "fixed": {"weights": "fixed"},
+        "random": {"weights": "random", "seed": 3},
+        "attack": ATTACK | {"bank": bank},
+        "soft": {"labels": "softmax", "images_per_step": 4},
+    }
+    return DistillConfig(**(small.model_dump() | updates[request.param]))
+
+
+def test_an_artifact_beside_its_baselines(config, digits):
+    """The distilled and random real rows are what the run itself reported."""
+    artifact = distill(config, data=digits)
+    found = compare(artifact, draws=8, data=digits)
+    assert list(found.rows) == ["distilled", "random_real", "optimized_real", "k_means", "average"]
+    assert found.rows["distilled"].gradient.accuracy == artifact.metrics["test_accuracy"]
+    assert found.rows["random_real"].gradient.accuracy == artifact.metrics["baseline_random_real"]
+
+
+@pytest.mark.parametrize("update", [{"weights": "random", "seed": 3}, {"images_per_class": 2, "steps": 1}])
+def test_settings_give_the_baselines_of_their_artifact(small, digits, update):
+    config = small.model_copy(update=update)
+    of_settings, of_artifact = (compare(s, draws=2, data=digits) for s in (config, distill(config, data=digits)))
+    assert {"distilled": of_artifact.rows["distilled"], **of_settings.rows} == of_artifact.rows
+    assert of_settings.num_images == of_artifact.num_images == 20
+
+
+def test_json_holds_plain_values(small, digits):
+    values = compare(small, draws=2, data=digits).to_json()
+    assert (values["num_images"], values["dataset"], values["network"]) == (20, "digits", "lenet")
+    for row in values["baselines"].values():
+        assert all(isinstance(v, int | float) for part in row.values() for v in part.values())
+
+
+def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
+    artifact = distill(small, data=digits)
+    _, network, start = evaluation_plan(artifact)
+    result, baseline, _ = evaluate_with_baseline(artifact, epochs=5, device="cpu")
+    assert result == evaluate(artifact, epochs=5, data=digits)
+    assert baseline == random_real(network, start, artifact.distilled.with_epochs(5), digits)
+
+
+def test_sources(small, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(distill(small, data=digits), "one.distilled")
+    assert read_source("one.distilled", []).config == small
+    (tmp_path / "settings.txt").write_text("steps: 4\n")
+    assert read_source("settings.txt", ["epochs=2"]) == DistillConfig(steps=4, epochs=2)
+    assert read_source(None, ["epochs=2"]) == DistillConfig(epochs=2)
+    for name, words in (("none.yml", "no such file"), ("none", "manifest.json"), ("s4://x", "s4://x")):
+        with pytest.raises(UserError, match=words):
+            read_source(name, [])
+
+
+def test_draws_of_nothing(small, digits):
+    with pytest.raises(UserError, match="draws=-1: at least 1"):
+        compare(small, draws=-1, data=digits)

@@ -1,0 +1,192 @@
+"""A whole run: its results, stopping, resuming, diverging."""
+
+import math
+import signal
+
+import pytest
+import torch
+
+from raydistill.config.distill_config import DistillConfig
+from raydistill.evaluation.accuracy import evaluate_set
+from raydistill.runs.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from raydistill.runs.distillation import Watcher, distill, stop_on_signals
+from raydistill.runs.run import Run
+from raydistill.system.errors import Diverged, UserError
+
+FIXED = {"weights": "fixed"}
+RANDOM = {"weights": "random", "train_nets": 2}
+
+
+def same(one, other):
+    parts = ("images", "labels", "raw_rates")
+    return all(torch.equal(getattr(one.distilled, p), getattr(other.distilled, p)) for p in parts)
+
+
+class StopAt(Watcher):
+    """Sends this process the signal of Ctrl-C in the middle of an interval between validations."""
+
+    def __init__(self, iteration):
+        self.at = iteration
+
+    def on_iteration(self, iteration):
+        if iteration == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("update", [FIXED, RANDOM])
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update, stop):
+    config = small.model_copy(update=update)
+    whole = distill(config, out=tmp_path / "whole", data=digits)
+    halted = distill(config, out=tmp_path / "halves", data=digits, watchers=(StopAt(stop),))
+    assert halted.metrics["stopped"] == 1
+    assert halted.metrics["iterations"] == stop
+    assert (tmp_path / "halves" / "best.distilled" / "manifest.json").exists()
+    resumed = distill(out=tmp_path / "halves", resume=True, data=digits)
+    assert "stopped" not in resumed.metrics
+    assert same(resumed, whole)
+    for key in ("val_accuracy", "test_accuracy", "test_accuracy_std", "baseline_random_real", "iterations"):
+        assert resumed.metrics[key] == whole.metrics[key], key
+    states = [load_checkpoint(tmp_path / name) for name in ("whole", "halves")]
+    for part in ("images", "raw_rates"):  # not only the best set: the last one too
+        assert torch.equal(*(state["distiller"]["learned"][part] for state in states))
+    assert torch.equal(states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0])
+
+
+def test_metrics(small, digits):
+    artifact = distill(small, data=digits)
+    assert artifact.metrics["num_images"] == 20
+    assert artifact.metrics["nets"] == 1
+    assert artifact.metrics["iterations"] == 6
+    assert artifact.metrics["seconds"] > 0
+    assert artifact.provenance["dataset_fingerprint"] == digits.fingerprint
+    assert distill(small.model_copy(update=RANDOM), data=digits).metrics["nets"] == 2
+
+
+def test_the_best_set_is_kept_not_the_last(small, digits):
+    run = Run(small, digits)
+    seen = []
+    while not run.done:
+        metrics = run.advance()
+        seen.append((metrics["val_accuracy"], run.current.images.clone()))
+    best = max(range(len(seen)), key=lambda i: seen[i][0])
+    assert torch.equal(run.artifact().distilled.images, seen[best][1])
+    assert run.artifact().metrics["val_accuracy"] == seen[best][0]
+
+
+def test_searching_never_reads_the_test_set(small, digits):
+    """Everything up to the final report is the same with a test set of noise."""
+    from dataclasses import replace
+
+    from raydistill.data import Split
+
+    noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels.flip(0))
+    one, other = (distill(small, data=data) for data in (digits, replace(digits, test=noise)))
+    assert same(one, other)
+    assert one.metrics["val_accuracy"] == other.metrics["val_accuracy"]
+    assert one.metrics["test_accuracy"] != other.metrics["test_accuracy"]
+
+
+def test_divergence_keeps_the_best_before(small, digits, monkeypatch):
+    class Poison(Watcher):
+        def on_metrics(self, run, metrics):
+            if run.iteration == 4:
+                run.distiller.learned.images.fill_(float("nan"))
+
+    artifact = distill(small, data=digits, watchers=(Poison(),))
+    assert "iteration 6" in artifact.provenance["diverged"]
+    assert artifact.distilled.images.isfinite().all()
+    assert artifact.metrics["iterations"] == 6
+
+
+def test_divergence_before_the_first_validation_is_an_error(small, digits):
+    with pytest.raises(Diverged, match="outer_lr or inner_lr"):
+        distill(small.model_copy(update={"inner_lr": 1e30, "clip": None}), data=digits)
+
+
+def test_resume_refuses_other_settings_and_damage(small, digits, tmp_path):
+    distill(small, out=tmp_path, data=digits)
+    with pytest.raises(UserError, match="other settings"):
+        distill(small.model_copy(update={"seed": 1}), out=tmp_path, resume=True, data=digits)
+    (tmp_path / CHECKPOINT).write_bytes(b"junk")
+    with pytest.raises(UserError, match="damaged"):
+        distill(out=tmp_path, resume=True, data=digits)
+    with pytest.raises(UserError, match="out=FOLDER"):
+        distill(resume=True, data=digits)
+    with pytest.raises(UserError, match="no run to resume"):
+        distill(out=tmp_path / "none", resume=True, data=digits)
+
+
+def test_a_checkpoint_holds_no_code(small, digits, tmp_path):
+    """It loads with weights_only; one that would run code when unpickled is refused."""
+    import pickle
+
+    run = Run(small, digits)
+    save_checkpoint(run, tmp_path)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["distiller"]["iteration"] == 0
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    torch.save({"distiller": Evil()}, tmp_path / CHECKPOINT, pickle_module=pickle)
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_second_ctrl_c_interrupts():
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_readme_loop(small, digits):
+    """A stored set trains an ordinary torch network, as README shows."""
+    from torch import nn
+
+    artifact = distill(DistillConfig(iterations=4, eval_every=2, batch_size=32), data=digits)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    before = net[1].weight.clone()
+    for images, labels, rate in artifact.distilled.batches():
+        loss = nn.functional.cross_entropy(net(images), labels)
+        net.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in net.parameters():
+                p -= rate * p.grad
+    assert not torch.equal(before, net[1].weight)
+
+
+def test_a_population_keeps_its_best(digits, small, tmp_path):
+    config = small.model_copy(update={"population": 3, "population_spread": 8.0, "iterations": 30, "eval_every": 10})
+    run = Run(config, digits)
+    for _ in range(3):
+        run.advance()
+    population = run.population()
+    best = max(range(3), key=lambda i: population[i]["val_accuracy"])
+    assert run.best_metrics["val_accuracy"] == population[best]["val_accuracy"]
+    assert run.best_metrics["best_member"] == best
+    artifact = run.artifact()
+    assert artifact.provenance["member"] == population[best]
+    expected = run.network.unflatten(run.distiller.initial_weights[best].weights)
+    assert torch.equal(artifact.weights["fc1.weight"], expected["fc1.weight"])  # the network it was learned for
+    val = evaluate_set(run.network, artifact.distilled, run.distiller.initial_weights[best].weights[None], digits.val)
+    assert val.accuracy == run.best_metrics["val_accuracy"]
+
+
+def test_a_member_that_diverges_leaves_the_others_alone(digits, small):
+    run = Run(small.model_copy(update={"population": 2, "iterations": 4}), digits)
+    run.distiller.learned.images[1] = torch.nan
+    metrics = run.advance()
+    assert math.isfinite(metrics["loss"])
+    assert run.leader == 0
+    assert torch.isfinite(run.distiller.learned.images[0]).all()
+
+
+def test_tf32_needs_a_gpu(digits, small):
+    with pytest.raises(UserError, match=r"precision=tf32: only GPUs have it"):
+        Run(small.model_copy(update={"precision": "tf32", "device": "cpu"}), digits)
