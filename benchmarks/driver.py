@@ -11,7 +11,6 @@ benchmarks/results/DATE-driver.md, or DATE-driver-random.md.
 
 import argparse
 import datetime
-import importlib
 import logging
 import shlex
 import sys
@@ -32,12 +31,12 @@ from record import RESULTS, commit, device_name
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep import driver
 from raydistill.sweep.reporting.watch import Watch
 from raydistill.sweep.surviving.lease import leased
 from raydistill.sweep.surviving.retries import failures_judged
 from raydistill.sweep.surviving.tune_state import Bookkeeper, tune_state_amended
 
-driver = importlib.import_module("raydistill.sweep.driver")  # raydistill.sweep is the function
 STEPS = 9
 SEARCH = {
     "images_per_class": {"int": [1, 5]},

@@ -11,7 +11,6 @@ benchmarks/results/DATE-occupancy.md.
 
 import argparse
 import datetime
-import importlib
 import json
 import os
 import shlex
@@ -29,9 +28,9 @@ from record import RESULTS, commit, device_name
 
 from raydistill.config.settings import read_yaml, validated, with_overrides
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep import driver
 from raydistill.sweep.searching.trial import DistillTrial
 
-driver = importlib.import_module("raydistill.sweep.driver")  # raydistill.sweep is the function
 STEPS = "steps.jsonl"
 SWEEP = Path(__file__).parent.parent / "sweeps" / "mnist_fixed.yaml"
 
@@ -67,7 +66,7 @@ def main() -> None:
         config = validated(SweepConfig, values)
         driver.DistillTrial = TimedTrial
         begin = time.perf_counter()
-        result = driver.sweep(config)
+        result = driver.run_sweep(config)
         whole = time.perf_counter() - begin
         steps = read_steps(Path(result.folder))
     lines = table(steps, options.slots, whole)

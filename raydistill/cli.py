@@ -265,7 +265,7 @@ def sweep(
         settings = validated(
             SweepConfig, with_overrides(sweep_values(source), overrides or [], SweepConfig), f"{source}: "
         )
-        from raydistill.sweep.driver import sweep as run_sweep
+        from raydistill.sweep.driver import run_sweep
         from raydistill.sweep.reporting.summary import print_summary
 
         result = run_sweep(

@@ -37,7 +37,7 @@ from raydistill.system.write_probe import check_writable
 DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
 
 
-def sweep(
+def run_sweep(
     config: SweepConfig,
     *,
     resume: bool = False,

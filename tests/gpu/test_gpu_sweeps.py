@@ -92,7 +92,7 @@ def said(caplog):
 
 def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits, tmp_path, said):
     """The others go on, also those that come to its process."""
-    from raydistill.sweep.driver import sweep
+    from raydistill.sweep.driver import run_sweep
     from raydistill.sweep.reporting.index import read_index
 
     base = QUICK | {"weights": "random", "batch_size": 4096, "val_nets": 2, "test_nets": 2}
@@ -101,7 +101,7 @@ def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits,
     budget = {"trials": 4, "iterations": 40, "concurrent": 2}
     update = {"base": base, "search": search, "known_good": points, "budget": budget}
     config = validated(SweepConfig, values(tmp_path, cuda, 0.1, **update))
-    sweep(config, data=digits, console=said)
+    run_sweep(config, data=digits, console=said)
     rows = read_index(str(tmp_path / "t")).rows
     assert Counter((row["train_nets"], row["status"]) for row in rows) == {(1, "TERMINATED"): 3, (4096, "ERROR"): 1}
     lines = [line for line in said.everything().splitlines() if "resources.gpu=0.1" in line]
@@ -110,9 +110,9 @@ def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits,
 
 
 def test_auto_finds_the_share(cuda, local_ray, digits, tmp_path, said):
-    from raydistill.sweep.driver import sweep
+    from raydistill.sweep.driver import run_sweep
 
     update = {"budget": {"trials": 2, "iterations": 40}}
-    result = sweep(validated(SweepConfig, values(tmp_path, cuda, "auto", **update)), data=digits, console=said)
+    result = run_sweep(validated(SweepConfig, values(tmp_path, cuda, "auto", **update)), data=digits, console=said)
     assert [row["iterations"] for row in result.trials] == [40, 40]
     assert "GPU" in said.everything(), said.everything()[-3000:]

@@ -17,7 +17,7 @@ from small_sweep import BASE, sweep_config
 
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.runs.worker_group import _this_node, gpu_given
-from raydistill.sweep.driver import sweep
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.searching import memory_need
 from raydistill.system.errors import UserError
 
@@ -37,20 +37,20 @@ def two_gpus():
 def test_a_trial_that_cannot_use_its_gpu_does_not_turn_to_the_cpu(digits, tmp_path, caplog):
     config = sweep_config(tmp_path, base=AUTO, budget=ONE, scheduler="none", resources={"gpu": 0.25})
     with caplog.at_level(logging.WARNING, "raydistill"):
-        assert sweep(config, data=digits).trials == []
+        assert run_sweep(config, data=digits).trials == []
     assert "failed: device=auto: Ray granted 0.25 GPU on" in caplog.text
 
 
 def test_the_largest_trial_that_cannot_use_its_gpu_ends_the_sweep(digits, tmp_path):
     config = sweep_config(tmp_path, base=AUTO, resources={"gpu": "auto"})
     with pytest.raises(UserError, match=r"search: a trial with \{'steps': 2.*: device=auto: Ray granted 1 GPU on"):
-        sweep(config, data=digits)
+        run_sweep(config, data=digits)
 
 
 def test_a_sweep_that_asks_for_none_says_that_they_stay_idle(digits, tmp_path):
     console = Console(record=True, width=200)
     config = sweep_config(tmp_path, base=AUTO, budget=ONE, scheduler="none")
-    assert len(sweep(config, data=digits, console=console).trials) == 1
+    assert len(run_sweep(config, data=digits, console=console).trials) == 1
     assert (
         "resources.gpu=0: trials compute on CPUs, and 2 GPUs of the cluster stay idle; --set" in console.export_text()
     )
@@ -112,6 +112,6 @@ def test_waiting_for_a_free_gpu_has_a_limit(digits, tmp_path, monkeypatch):
     others = [Other.remote() for _ in range(2)]
     ray.get([other.ready.remote() for other in others])
     with pytest.raises(UserError, match=r"resources\.gpu=auto: .* within 0\.0166667 minutes \(is there a free place"):
-        sweep(sweep_config(tmp_path, base=AUTO, resources={"gpu": "auto"}), data=digits)
+        run_sweep(sweep_config(tmp_path, base=AUTO, resources={"gpu": "auto"}), data=digits)
     for other in others:
         ray.kill(other)

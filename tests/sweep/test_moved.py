@@ -15,7 +15,7 @@ from small_sweep import sweep_config
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig, sweep_values
 from raydistill.store.artifact import load
-from raydistill.sweep.driver import sweep
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.reporting.index import read_index
 from raydistill.sweep.reporting.status import stop
 from raydistill.system.errors import UserError
@@ -44,7 +44,7 @@ def begun(local_ray, digits):
 
         thread = threading.Thread(target=when_running)
         thread.start()
-        assert sweep(config, data=digits).stopped
+        assert run_sweep(config, data=digits).stopped
         thread.join()
         assert len(names(*open_place(place), "trial-*")) < TRIALS
         return place
@@ -54,7 +54,7 @@ def begun(local_ray, digits):
 
 def go_on(place, digits):
     """Resumes as the command does, and looks at all that there is then."""
-    result = sweep(validated(SweepConfig, sweep_values(place)), resume=True, data=digits)
+    result = run_sweep(validated(SweepConfig, sweep_values(place)), resume=True, data=digits)
     assert (len(result.trials), result.failed) == (TRIALS, 0)
     index = read_index(place)
     assert [(row["status"], row["iterations"]) for row in index.rows] == [("TERMINATED", 400)] * TRIALS

@@ -13,7 +13,7 @@ from ray.tune.execution.tune_controller import TuneController
 from small_sweep import same_as_undisturbed, sweep_config, wait_for_checkpoint
 
 from raydistill.store.artifact import load
-from raydistill.sweep.driver import sweep
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.reporting.index import read_index
 from raydistill.sweep.reporting.status import read_status
 from raydistill.sweep.searching.trial import BEST
@@ -25,7 +25,7 @@ def test_resume_after_the_driver_was_killed_before_the_first_trial(local_ray, di
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "tuner.pkl").write_bytes(b"cut off while it was wri")
     (tmp_path / "t" / "sweep.json").write_text(config.model_dump_json())
-    assert len(sweep(config, data=digits, resume=True).trials) == 1
+    assert len(run_sweep(config, data=digits, resume=True).trials) == 1
 
 
 def test_resume_after_the_driver_was_killed(digits, tmp_path):
@@ -88,5 +88,5 @@ def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local
     with monkeypatch.context() as patch:
         patch.setattr(TuneController, "_process_trial_save", dies)
         with pytest.raises(Exception, match="the driver dies"):
-            sweep(config, data=digits)
-    assert [row["iterations"] for row in sweep(config, data=digits, resume=True).trials] == [60, 60]
+            run_sweep(config, data=digits)
+    assert [row["iterations"] for row in run_sweep(config, data=digits, resume=True).trials] == [60, 60]

@@ -16,7 +16,7 @@ from raydistill.config.distill_config import DistillConfig
 from raydistill.runs.checkpoint import CHECKPOINT
 from raydistill.runs.distillation import distill
 from raydistill.store.artifact import load
-from raydistill.sweep.driver import sweep
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.searching.trial import BEST, DistillTrial
 from raydistill.system.errors import UserError
 
@@ -83,7 +83,7 @@ def test_divergence_is_a_finite_worst_value(digits):
 def finished(local_ray, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("storage")
     config = sweep_config(folder)
-    return config, sweep(config, data=digits), folder / "t"
+    return config, run_sweep(config, data=digits), folder / "t"
 
 
 def test_sweep_runs_all_trials_and_finds_the_front(finished):
@@ -117,7 +117,7 @@ def test_a_sweep_of_populations(local_ray, digits, tmp_path):
         budget={"trials": 2, "iterations": 6},
         scheduler="none",
     )
-    result = sweep(config, data=digits)
+    result = run_sweep(config, data=digits)
     assert len(result.trials) == 2
     for row in result.front:
         artifact = load(row["artifact"])
@@ -155,11 +155,11 @@ def test_each_trial_has_a_tensorboard_log(finished):
 def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digits, tmp_path, caplog):
     """What the test needs of its checkpoint is damaged for a while."""
     config = sweep_config(tmp_path, budget={"trials": 1, "iterations": 2}, scheduler="none")
-    [row] = sweep(config, data=digits).front
+    [row] = run_sweep(config, data=digits).front
     [checkpoint] = (tmp_path / "t" / f"trial-{row['trial']}").glob(f"checkpoint_*/{CHECKPOINT}")
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(b"torn")
-    result = sweep(config, data=digits, resume=True)
+    result = run_sweep(config, data=digits, resume=True)
     [untested] = result.front
     assert "damaged" in untested["test_error"]
     assert f"trial {row['trial']} of the front is not tested: " in caplog.text
@@ -167,7 +167,7 @@ def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digi
     assert result.to_json()["front"][0]["test_accuracy"] is None
     assert json.loads((tmp_path / "t" / "front.json").read_text())[0]["test_error"] == untested["test_error"]
     checkpoint.write_bytes(whole)
-    [again] = sweep(config, data=digits, resume=True).front
+    [again] = run_sweep(config, data=digits, resume=True).front
     assert again["test_accuracy"] == row["test_accuracy"]
     assert "test_error" not in again
 
@@ -175,10 +175,10 @@ def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digi
 def test_an_existing_sweep_is_not_overwritten(finished, digits):
     config, _, _ = finished
     with pytest.raises(UserError, match="holds a sweep already; go on with it"):
-        sweep(config, data=digits)
+        run_sweep(config, data=digits)
     other = config.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="begun with another seed"):
-        sweep(other, data=digits, resume=True)
+        run_sweep(other, data=digits, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -190,19 +190,19 @@ def test_an_existing_sweep_is_not_overwritten(finished, digits):
 )
 def test_a_trial_that_cannot_be_is_said_before_any_runs(digits, tmp_path, search, words):
     with pytest.raises(UserError, match=words):
-        sweep(sweep_config(tmp_path, search=search, known_good=[]), data=digits)
+        run_sweep(sweep_config(tmp_path, search=search, known_good=[]), data=digits)
 
 
 def test_too_large_a_trial_is_said(local_ray, digits, tmp_path):
     with pytest.raises(UserError, match=r"resources\.gpu=64"):
-        sweep(sweep_config(tmp_path, base=BASE | {"device": "auto"}, resources={"gpu": 64}), data=digits)
+        run_sweep(sweep_config(tmp_path, base=BASE | {"device": "auto"}, resources={"gpu": 64}), data=digits)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_trial_of_two_workers_is_that_of_one(local_ray, digits, tmp_path):
     base = BASE | {"weights": "random", "train_nets": 2, "val_nets": 2, "workers": 2}
     update = {"base": base, "budget": {"trials": 1, "iterations": 4}, "scheduler": "none", "resources": {"cpu": 0.5}}
-    result = sweep(sweep_config(tmp_path, **update, objectives={"val_accuracy": "max"}), data=digits)
+    result = run_sweep(sweep_config(tmp_path, **update, objectives={"val_accuracy": "max"}), data=digits)
     [row] = result.trials
     assert row["iterations"] == 4
     together = load(row["artifact"])

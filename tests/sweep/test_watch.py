@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.store.artifact import load
-from raydistill.sweep.driver import sweep
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.reporting import storage_writer
 from raydistill.sweep.reporting import watch as watch_module
 from raydistill.sweep.reporting.index import read_index
@@ -256,7 +256,7 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
     config = sweep_config(tmp_path, base=BASE, budget=budget, scheduler="none", known_good=[])
     place, told = str(tmp_path / "t"), []
     stopper = when_running(place, 2, lambda: told.append(stop(place, 120).state))
-    first = sweep(config, data=digits)
+    first = run_sweep(config, data=digits)
     stopper.join()
     assert first.stopped
     assert first.to_json()["stopped"]
@@ -267,14 +267,14 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
     killer = when_running(place, row["iterations"] + 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    second = sweep(config, data=digits, resume=True)
+    second = run_sweep(config, data=digits, resume=True)
     killer.join()
     assert second.stopped
     status = read_status(place)
     assert status.state == "stopped"
     assert status.running[0]["iterations"] > row["iterations"]
 
-    last = sweep(config, data=digits, resume=True)
+    last = run_sweep(config, data=digits, resume=True)
     assert not last.stopped
     rows = read_index(place).rows
     assert Counter(row["status"] for row in rows) == {"TERMINATED": 2}
@@ -286,6 +286,6 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
         f"trial-{r['trial']}.distilled" for r in last.front
     }
 
-    again = sweep(config, data=digits, resume=True)  # nothing is left to do
+    again = run_sweep(config, data=digits, resume=True)  # nothing is left to do
     assert [row["trial"] for row in again.front] == [row["trial"] for row in last.front]
     assert [row["status"] for row in read_index(place).rows] == ["TERMINATED"] * 2
