@@ -58,8 +58,8 @@ def test_networks_trained_at_once_are_those_trained_alone(learned, digits):
 
 
 def test_chunks_cover_the_whole_split(digits, monkeypatch):
-    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_IMAGES", 7)
-    monkeypatch.setattr(sys.modules["raydistill.evaluate"], "TEST_NETWORKS", 2)
+    monkeypatch.setattr(sys.modules["raydistill.evaluation.accuracy"], "TEST_IMAGES", 7)
+    monkeypatch.setattr(sys.modules["raydistill.evaluation.accuracy"], "TEST_NETWORKS", 2)
     network = build_network(DistillConfig(), digits.image_shape, 10)
     weights = network.initial_weights(3, named_generator(0, "w"))
     accuracies, losses = score(network, weights, digits.test)
