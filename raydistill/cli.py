@@ -16,7 +16,7 @@ COMMANDS = (
     checking.doctor,
     sweeping.status,
     sweeping.stop,
-)  # in the order of --help
+)  # The order is that of --help.
 
 app = typer.Typer(
     help="Distil data sets into a few synthetic images, and sweep for the best trade of accuracy and size.",

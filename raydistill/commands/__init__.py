@@ -1,1 +1,1 @@
-"""The commands: what they share, progress, tables, and the doctor."""
+"""The commands, with their progress, their tables, and the doctor."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raydistill.config.distill_config import DistillConfig, PretrainConfig
     from raydistill.store.artifact import Artifact
 
-MOST_LETTERS = 80  # of a folder's name, which a path may have gone into; file systems take 255 bytes
+MOST_LETTERS = 80  # The longest name of a folder, which may contain a path; file systems take 255 bytes.
 
 
 def distill(
@@ -113,7 +113,7 @@ def pretrain(
 
 
 def _folder(given: Path | None, settings: "DistillConfig | None") -> AbstractContextManager[Path]:
-    """The folder that the user named, or a new one for this run alone."""
+    """Return the folder that the user named, or a new one for this run alone."""
     if given is not None:
         return nullcontext(_at_home(given))
     assert settings is not None
@@ -127,7 +127,7 @@ def _at_home(path: Path) -> Path:
 
 
 def _name(settings: "DistillConfig | PretrainConfig") -> str:
-    """What a run or bank is called unless the user says otherwise."""
+    """Return the name of a run or bank that the user gave none."""
     from raydistill.system.storage import readable
 
     name = f"{readable(settings.dataset)}-{settings.network}".replace(":", "-").replace("/", "_")

@@ -1,4 +1,4 @@
-"""What shows a single run: the progress bar, and TensorBoard."""
+"""Progress of a single run: the bar on the screen, and TensorBoard."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from raydistill.system.output import say
 
 
 class ProgressBar(Watcher):
-    """Iterations, loss, accuracy, pace and time left; where there is no screen, a line a validation."""
+    """A bar with iterations, loss, accuracy, pace and time left; without a screen, one line for each validation."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -31,7 +31,7 @@ class ProgressBar(Watcher):
         self.task = self.bar.add_task("distilling", total=None, status="")
 
     def on_start(self, run: Run) -> None:
-        """Shows the bar, from where the run stands."""
+        """Show the bar, at the run's iteration."""
         config, data = run.config, run.data
         images = run.current.num_images
         say(
@@ -44,11 +44,11 @@ class ProgressBar(Watcher):
             self.bar.start()
 
     def on_iteration(self, iteration: int) -> None:
-        """Moves the bar."""
+        """Move the bar."""
         self.bar.update(self.task, completed=iteration)
 
     def on_metrics(self, run: Run, metrics: Metrics) -> None:
-        """Shows the newest metrics."""
+        """Show the newest metrics."""
         best = 100 * run.best_metrics["val_accuracy"]
         status = (
             f"loss {metrics['loss']:.3f}  val {100 * metrics['val_accuracy']:.1f}% (best {best:.1f}%)  "
@@ -59,37 +59,37 @@ class ProgressBar(Watcher):
             say(self.console, f"{run.iteration}/{run.config.iterations}  {status}")
 
     def on_test(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
 
 class TensorBoardWatcher(Watcher):
-    """Writes the run's scalars and pictures where TensorBoard finds them."""
+    """A watcher that writes the run's scalars and pictures for TensorBoard."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.board: TensorBoard | None = None
 
     def on_start(self, run: Run) -> None:
-        """Opens the event file."""
+        """Open the event file."""
         data = run.data
         self.board = TensorBoard(self.folder, data.class_names, data.mean, data.std, start=run.iteration)
 
     def on_metrics(self, run: Run, metrics: Metrics) -> None:
-        """Writes the metrics, and now and then the pictures."""
+        """Write the metrics and, at some validations, the pictures."""
         assert self.board is not None
         self.board.scalars(metrics)
         self.board.pictures(run.current, run.iteration, always=run.done)
 
     def on_test(self) -> None:
-        """Closes the event file."""
+        """Close the event file."""
         assert self.board is not None
         self.board.close()
 
 
 @contextmanager
 def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar over all epochs of all networks of a bank; gives the function to tell of an epoch."""
+    """Show a bar over all epochs of all networks of a bank; yield the function to call after each epoch."""
     bar = _bar(console)
     task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
     say(console, f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each")
@@ -97,7 +97,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
         bar.start()
 
     def tell(first: int, epoch: int, loss: float) -> None:
-        """After an epoch of the chunk that begins with network `first`."""
+        """Show an epoch of the chunk that begins with network `first`."""
         chunk = min(config.chunk, config.nets - first)
         status = f"networks {first + 1} to {first + chunk}, epoch {epoch}/{config.epochs}, loss {loss:.4f}"
         bar.update(task, completed=first * config.epochs + epoch * chunk, status=status)
@@ -111,7 +111,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
 
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
-    """A bar with a status and the time left; where there is no screen it is never shown."""
+    """Return a bar with a status and the time left; without a screen it is never shown."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

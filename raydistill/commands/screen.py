@@ -1,4 +1,4 @@
-"""What the commands share: their options, what they print, and how they report what went wrong."""
+"""Parts that commands share: options, results on the screen, and errors on one line."""
 
 import sys
 from collections.abc import Iterator
@@ -34,13 +34,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
-    """Turns what the user can mend into one line and exit code 2."""
+    """Turn an error that the user can correct into one line and exit code 2."""
     try:
         yield
     except Stopped as stopped:
         say(console, f"{stopped}; the same command goes on from there")
         raise typer.Exit(130) from None
-    except (UserError, Diverged, OSError) as error:  # OSError: no permission, no space
+    except (UserError, Diverged, OSError) as error:  # An OSError means no permission or no space.
         if debug:
             raise
         _end_with(in_a_line(error))
@@ -61,7 +61,7 @@ def _end_with(error: str) -> None:
 
 
 def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
-    """How a run ended, and the commands to type next."""
+    """Print how a run ended, and the commands to type next."""
     if "diverged" in artifact.provenance:
         say(console, ("diverged:", "yellow"), f" {artifact.provenance['diverged']}; the best set before is kept")
     elif artifact.metrics.get("stopped"):
@@ -78,7 +78,7 @@ def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
 
 
 def print_accuracy(metrics: dict[str, Any]) -> None:
-    """The results of a test."""
+    """Print the results of a test."""
     accuracy, std, nets = (metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
     over = f"± {100 * std:.1f} over {nets} networks" if nets > 1 else "on its one network"
     say(
@@ -99,7 +99,7 @@ def print_accuracy(metrics: dict[str, Any]) -> None:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """One line on standard output, whatever the console's width; on standard error where nobody reads the other."""
+    """Print one line on standard output, of any length; on standard error where nobody reads the other."""
     from raydistill.system.storage import to_json
 
     line = to_json(values, indent=None).decode()

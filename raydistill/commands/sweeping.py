@@ -46,7 +46,7 @@ def sweep(
 
 
 def status(storage: Place, as_json: Json = False, debug: Debug = False) -> None:
-    """Show how a sweep stands that runs here or elsewhere: raydistill status runs/digits."""
+    """Show the state of a sweep that runs here or elsewhere: raydistill status runs/digits."""
     with one_line_errors(debug):
         from raydistill.sweep.reporting.status import print_status, read_status
 
@@ -62,7 +62,7 @@ def stop(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """End a sweep that runs here or elsewhere, such that it can go on: raydistill stop runs/digits."""
+    """Stop a sweep that runs here or elsewhere; it can be resumed: raydistill stop runs/digits."""
     with one_line_errors(debug):
         from raydistill.sweep.reporting.status import ALIVE, print_status
         from raydistill.sweep.reporting.status import stop as stop_sweep

@@ -7,7 +7,7 @@ from raydistill.runs.comparison import Comparison
 
 
 def baselines_table(comparison: Comparison) -> Table:
-    """A row for each kind of set: accuracy by gradient steps and by nearest neighbours, and what was chosen for it."""
+    """Return a row for each kind of set: accuracy by gradient steps and by nearest neighbours, with what was chosen."""
     config = comparison.config
     title = f"{comparison.num_images} images of {config.dataset}, {config.network}, {config.weights} weights, "
     table = Table(title=Text(f"{title}gradient steps: {config.grad_steps}"), title_justify="left")
@@ -27,5 +27,5 @@ def baselines_table(comparison: Comparison) -> Table:
 
 
 def percent(mean: float, std: float) -> str:
-    """A fraction and its deviation; one without deviation stands alone."""
+    """Format a fraction and, where it is not 0, its deviation."""
     return f"{100 * mean:.1f}%" + (f" ± {100 * std:.1f}" if std else "")

@@ -1,4 +1,4 @@
-"""Real data: where they come from, how they are split and normalised."""
+"""Real data: their sources, their splits and their normalisation."""
 
 from raydistill.data.dataset import Dataset, Split, load_dataset
 from raydistill.data.identity import check_same, identity, is_same

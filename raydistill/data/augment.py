@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-SHIFT = 4  # pixels; with reflection and flips this is what Wang et al. 2018 did to CIFAR-10
+SHIFT = 4  # The largest shift in pixels; Wang et al. 2018 augmented CIFAR-10 so, with reflection and flips.
 KINDS = ("none", "crop", "crop_flip")
 
 
 def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Images [B, C, H, W], each with a crop and a flip of its own.
+    """Return images [B, C, H, W], each with a crop and a flip of its own.
 
     Args:
-        images: left as they are.
+        images: they are not changed.
         kind: none; crop: the images, grown by 4 reflected pixels on each side, are cropped to their size at a random
             place; crop_flip: and then mirrored, left to right, one in two.
         generator: on the images' device; not drawn from for none.
@@ -35,9 +35,9 @@ def augmented(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
 
 
 def _reflected(shifts: Tensor, size: int) -> Tensor:
-    """Where each pixel of a shifted line of `size` pixels comes from, [B, size]; `shifts` [B, 1].
+    """Return the source [B, size] of each pixel of a line of `size` pixels that is shifted by `shifts` [B, 1].
 
-    Beyond its ends the line goes on as in a mirror that stands on its last pixel, so with a period of 2 (size - 1).
+    Beyond its ends the line is reflected at its last pixel, so its period is 2 (size - 1).
     """
     period = max(1, 2 * (size - 1))
     places = (torch.arange(size, device=shifts.device) + shifts) % period

@@ -14,12 +14,12 @@ from raydistill.data.raw import Part, RawData
 
 
 def read_cifar10(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/cifar-10-batches-py: 50,000 + 10,000 colour images of 32 x 32 pixels."""
+    """Read 50,000 + 10,000 colour images of 32 x 32 pixels from DIR/cifar-10-batches-py."""
     return _read("CIFAR10", data_dir)
 
 
 def read_cifar100(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/cifar-100-python: 50,000 + 10,000 colour images of 32 x 32 pixels, with their 100 fine classes."""
+    """Read 50,000 + 10,000 colour images of 32 x 32 pixels, with their 100 fine classes, from DIR/cifar-100-python."""
     return _read("CIFAR100", data_dir)
 
 

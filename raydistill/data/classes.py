@@ -1,4 +1,4 @@
-"""Which classes there are: what files say, as numbers from 0 with names."""
+"""Classes: labels as files contain them become numbers from 0, with names."""
 
 import logging
 import unicodedata
@@ -16,9 +16,9 @@ logger = logging.getLogger("raydistill")
 def numbered(
     parts: Sequence[np.ndarray], where: str, names: Sequence[str] | None = None, of: Sequence[str] = ()
 ) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """Classes from 0, in order: names alphabetically, numbers by size.
+    """Map the classes to numbers from 0, in order: names alphabetically, numbers by size.
 
-    A class is what has training images; of others a line says that they are left out.
+    Each class needs training images; a log line names the classes that have none and are left out.
 
     Args:
         parts: for train, and test where there is one, the class of each image [M]: whole numbers or names.
@@ -59,12 +59,12 @@ def numbered(
 
 
 def text(name: str) -> str:
-    """A name as text that can be written anywhere: composed (NFC), and bytes that are not UTF-8 as \\xNN."""
+    """Return a name as text that can be written anywhere: composed (NFC), bytes that are not UTF-8 as \\xNN."""
     return unicodedata.normalize("NFC", readable(name))
 
 
 def _text_or_numbers(values: np.ndarray, where: str) -> np.ndarray:
-    """Whole numbers, or names; as few types as can be."""
+    """Convert labels to whole numbers where all of them are numbers, else to names."""
     if values.dtype.kind in "iu":
         return values
     if values.dtype.kind == "b":

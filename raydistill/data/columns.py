@@ -16,7 +16,7 @@ VIEWS = {"binary_view": pa.large_binary(), "string_view": pa.large_string()}
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column without dictionaries, views and extension types, but for tensors."""
+    """Return the column without dictionaries, views and extension types; tensors stay tensors."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.FixedShapeTensorType):
         return plain(pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type))
@@ -26,7 +26,7 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def holds_images(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold images: bytes, {bytes, path} or tensors."""
+    """Return whether a column of this type may hold images: bytes, {bytes, path} or tensors."""
     if types.is_struct(kind):
         place = kind.get_field_index("bytes")
         return bool(place >= 0 and _is_bytes(kind.field(place).type))
@@ -34,7 +34,7 @@ def holds_images(kind: pa.DataType) -> bool:
 
 
 def holds_lists(kind: pa.DataType) -> bool:
-    """Whether a column of this type may hold images as lists of lists of numbers, as Array2D and Array3D are kept."""
+    """Return whether a column of this type may hold images as lists of lists of numbers, as Array2D and Array3D do."""
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     depth = 0
     while _is_list(kind):
@@ -45,13 +45,13 @@ def holds_lists(kind: pa.DataType) -> bool:
 def images_of(
     column: pa.ChunkedArray, where: str, wanted: Wanted, folder: Path | None = None
 ) -> tuple[np.ndarray, str | None]:
-    """The images of a column, uint8 [M, C, H, W], and a sha256 over their files, where they are encoded.
+    """Return the images of a column, uint8 [M, C, H, W], and a sha256 over their files, where they are encoded.
 
     Args:
         column: without dictionaries and views (see `plain`).
-        where: what the message of an error begins with; row numbers count from 0.
+        where: the beginning of an error's message; row numbers count from 0.
         wanted: size, channels and background.
-        folder: where paths of images lie that have no bytes.
+        folder: the folder of images that have a path and no bytes.
 
     Raises:
         UserError: a row has no image, one cannot be decoded, or they differ in size.
@@ -68,7 +68,7 @@ def images_of(
 
 
 def check_nulls(column: pa.ChunkedArray, where: str, what: str) -> None:
-    """Raises UserError, naming the first row that holds nothing."""
+    """Raise a UserError that names the first row without a value."""
     if column.null_count:
         raise UserError(f"{where}: row {pc.index(column.is_null(), True).as_py()} has no {what}")
 
@@ -82,7 +82,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _encoded(column: pa.ChunkedArray, where: str, folder: Path | None) -> Sequence[bytes | Path]:
-    """The files of a column: bytes, or paths of those that lie beside."""
+    """Return the files of a column: their bytes, or the paths of files in the table's folder."""
     if not types.is_struct(column.type):
         check_nulls(column, where, "image")
         return list(column.to_pylist())
@@ -99,7 +99,7 @@ def _encoded(column: pa.ChunkedArray, where: str, folder: Path | None) -> Sequen
 
 
 def _tensors(column: pa.ChunkedArray) -> np.ndarray:
-    """Tensors as an array [M, ...]; pyarrow's own `to_numpy_ndarray` fails on permuted ones that are not square."""
+    """Return tensors as one array [M, ...]; pyarrow's `to_numpy_ndarray` fails on permuted ones that are not square."""
     kind = column.type
     flat = [chunk.storage.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     stored = np.concatenate(flat).reshape(len(column), *kind.shape)
@@ -108,7 +108,7 @@ def _tensors(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _lists(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    """Nested lists of one shape as an array [M, ...]."""
+    """Return nested lists of one shape as an array [M, ...]."""
     values, shape = column.combine_chunks(), [len(column)]
     while _is_list(values.type):
         lengths = pc.unique(pc.list_value_length(values)).to_pylist()
@@ -121,7 +121,7 @@ def _lists(column: pa.ChunkedArray, where: str) -> np.ndarray:
 
 
 def _names(kind: pa.DataType) -> str:
-    """The first letters of a tensor's dimensions, in the order that `_tensors` gives them; "" where they have none."""
+    """Return the first letters of a tensor's dimensions, in the order of `_tensors`; "" where they have no names."""
     names = kind.dim_names if isinstance(kind, pa.FixedShapeTensorType) else None
     if not names:
         return ""
@@ -130,7 +130,7 @@ def _names(kind: pa.DataType) -> str:
 
 
 def _channels_first(pixels: np.ndarray, names: str, where: str) -> np.ndarray:
-    """Images [M, C, H, W] of images [M, H, W], [M, C, H, W] or [M, H, W, C].
+    """Convert images [M, H, W], [M, C, H, W] or [M, H, W, C] to [M, C, H, W].
 
     Raises:
         UserError: they have other than 1 or 3 channels.
@@ -154,7 +154,7 @@ def _channels_first(pixels: np.ndarray, names: str, where: str) -> np.ndarray:
 
 
 def _levels(pixels: np.ndarray, where: str) -> np.ndarray:
-    """As bytes. Numbers of more than 16 bits are as a rule bytes in a wide type, and no full range of theirs."""
+    """Convert pixels to uint8. Types of more than 16 bits usually hold values of 0 to 255, not their full range."""
     if pixels.dtype.kind not in "iu" or pixels.dtype in (np.uint8, np.uint16):
         return to_bytes(pixels, where)
     low, high = int(pixels.min(initial=0)), int(pixels.max(initial=0))

@@ -14,7 +14,7 @@ HOME = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 
 
 def read_cub200(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/CUB_200_2011: 5,994 + 5,794 photographs of birds, with the training and test images of its authors.
+    """Read 5,994 + 5,794 photographs of birds from DIR/CUB_200_2011, in the training and test split of its authors.
 
     They have three channels and `image_size`, by default 224.
 
@@ -37,12 +37,12 @@ def read_cub200(config: DataSettings, data_dir: Path) -> RawData:
 
 
 def _by_number(path: Path) -> dict[str, str]:
-    """What the lines `number text` of a file say."""
+    """Return the lines `number text` of a file as a mapping."""
     return {row[0]: row[1] for row in read_rows(path, columns=2)}
 
 
 def _read_numbers(path: Path, images: list[str], allowed: range) -> np.ndarray:
-    """The whole numbers that a file gives to the images of these ids, in their order, [M] int64."""
+    """Return the whole numbers that a file gives to the images of these ids, in their order, [M] int64."""
     given = _by_number(path)
     try:
         found = [allowed.index(int(given[image])) + allowed.start for image in images]
@@ -55,5 +55,5 @@ def _read_numbers(path: Path, images: list[str], allowed: range) -> np.ndarray:
 
 
 def _without_number(name: str) -> str:
-    """Of 001.Black_footed_Albatross the species."""
+    """Return the species, without the number in front: Black footed Albatross of 001.Black_footed_Albatross."""
     return name.partition(".")[2] or name

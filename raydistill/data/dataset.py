@@ -20,15 +20,15 @@ from raydistill.data.splits import stratified
 from raydistill.system.device import sharing_tensor
 from raydistill.system.errors import UserError
 
-ABOUT = ("name", "class_names", "fingerprint", "encoded")  # of a Dataset
+ABOUT = ("name", "class_names", "fingerprint", "encoded")  # The fields of a Dataset that are plain values.
 
 
 @dataclass(frozen=True)
 class Split:
     """Images [M, C, H, W] and their classes [M], int64, on one device.
 
-    The images are indexed for float32 in normalised space, all of them by `images[:]`. Those of a `Dataset` that was
-    read lie there as bytes; made-up ones may be a tensor.
+    An index gives float32 images in normalised space; `images[:]` gives all of them. `load_dataset` keeps the images as
+    bytes (`Pixels`); tests may use a plain tensor.
     """
 
     images: Tensor | Pixels
@@ -38,12 +38,12 @@ class Split:
         return len(self.labels)
 
     def sample(self, count: int, generator: torch.Generator, augment: str = "none") -> tuple[Tensor, Tensor]:
-        """`count` examples drawn with replacement and augmented, by a generator on the split's device."""
+        """Draw `count` examples with replacement and augment them, by a generator on the split's device."""
         index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
         return augmented(self.images[index], augment, generator), self.labels[index]
 
     def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
-        """Random images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough.
+        """Draw images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough.
 
         A class without any gets the mean colour, 0.
         """
@@ -59,15 +59,15 @@ class Split:
         return images
 
     def only(self, label: int) -> "Split":
-        """The examples of one class."""
+        """Return the examples of one class."""
         return self.at(self.labels == label)
 
     def first(self, count: int) -> "Split":
-        """The first `count` examples."""
+        """Return the first `count` examples."""
         return self.at(slice(count))
 
     def at(self, index: Index) -> "Split":
-        """The examples at an index; bytes stay bytes."""
+        """Return the examples at an index; bytes stay bytes."""
         images = self.images.at(index) if isinstance(self.images, Pixels) else self.images[index]
         return Split(images, self.labels[index])
 
@@ -103,14 +103,14 @@ class Dataset:
         return len(self.class_names)
 
     def to(self, device: torch.device) -> "Dataset":
-        """The same data on another device."""
+        """Return the same data on another device."""
         train, val, test = (
             Split(split.images.to(device), split.labels.to(device)) for split in (self.train, self.val, self.test)
         )
         return replace(self, train=train, val=val, test=test)
 
     def to_numpy(self) -> dict[str, Any]:
-        """Everything as plain values and arrays, which a Ray object store shares between processes uncopied."""
+        """Return everything as plain values and arrays, which Ray's object store shares between processes uncopied."""
         arrays: dict[str, np.ndarray] = {}
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             images = split.images.levels if isinstance(split.images, Pixels) else split.images
@@ -120,7 +120,7 @@ class Dataset:
 
     @classmethod
     def from_numpy(cls, values: dict[str, Any]) -> "Dataset":
-        """The inverse of `to_numpy`; shares the arrays' memory, which may be read-only: nothing here writes to it."""
+        """Invert `to_numpy`; share the arrays' memory, which may be read-only: nothing here writes to it."""
         tensors = {k: sharing_tensor(v) for k, v in values.items() if isinstance(v, np.ndarray)}
         mean, std = tensors["mean"], tensors["std"]
 
@@ -133,7 +133,7 @@ class Dataset:
 
 
 def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Dataset:
-    """Reads and splits `config.dataset`, on the CPU, and says how it is normalised.
+    """Read and split `config.dataset`, on the CPU, and compute its normalisation.
 
     The validation split is drawn from the training data, by class, with `config.split_seed`; mean and std are those
     of the rest of the training data. The test data are the source's own.
@@ -171,10 +171,10 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
 
 
 def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, [C], in units of 0..1; uint8 images [M, C, H, W]."""
-    levels = np.arange(256) / 255  # a histogram gives exact moments without a float copy of the data
+    """Return the mean and standard deviation of each channel [C], in units of 0..1, of uint8 images [M, C, H, W]."""
+    levels = np.arange(256) / 255  # A histogram gives exact moments without a float copy of the data.
     counts = np.zeros((images.shape[1], 256), np.int64)
-    for some in in_parts(images):  # as bincount makes eight bytes of one
+    for some in in_parts(images):  # bincount makes eight bytes of one, so it takes a part at a time.
         counts += np.stack([np.bincount(some[:, c].ravel(), minlength=256) for c in range(images.shape[1])])
     mean = counts @ levels / counts.sum(1)
     variance = counts @ levels**2 / counts.sum(1) - mean**2

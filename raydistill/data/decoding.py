@@ -1,4 +1,4 @@
-"""Encoded images to arrays of bytes, whatever their files hold.
+"""Decoding: image files of any kind become arrays of bytes.
 
 Eight bits a channel are taken as they are. More bits are scaled by their full range, floats of 0..1 by 255; what is
 transparent shows the background; what a camera stored on its side is turned.
@@ -18,9 +18,9 @@ from raydistill.system.errors import UserError
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # more than eight bits
-TOGETHER = 64  # images that are resized at once, where they are of one size: a call of torchvision takes a millisecond
-ORIENTATION, BITS, SAMPLE_FORMAT, SIGNED = 274, 258, 339, 2  # of EXIF and TIFF
+WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # Pillow's modes of more than eight bits.
+TOGETHER = 64  # Images of one size that are resized in one call: each call of torchvision takes a millisecond.
+ORIENTATION, BITS, SAMPLE_FORMAT, SIGNED = 274, 258, 339, 2  # Numbers of EXIF and TIFF tags, and a value of the last.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,7 +34,7 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """How images should come out.
+    """The form in which images are wanted.
 
     Args:
         size: resize the shorter side to this many pixels and crop the centre square; None takes them as they are.
@@ -48,15 +48,15 @@ class Wanted:
 
 
 def decode_images(encoded: Sequence[bytes | Path], names: Sequence[str], wanted: Wanted) -> tuple[np.ndarray, str]:
-    """Decodes files of any format that Pillow knows to uint8 [M, C, H, W], one after the other.
+    """Decode files of any format that Pillow knows to uint8 [M, C, H, W], one after the other.
 
     Args:
-        encoded: the files, or what is in them.
-        names: what to call each file in an error.
+        encoded: the files, or their contents.
+        names: the name of each file, for errors.
         wanted: their size, channels and background.
 
     Returns:
-        the images, and a sha256 over what is in the files.
+        the images, and a sha256 over the files' contents.
 
     Raises:
         UserError: names the first file that is not an image or, without a size, not of the first one's size.
@@ -90,7 +90,7 @@ def decode_images(encoded: Sequence[bytes | Path], names: Sequence[str], wanted:
 
 
 def to_bytes(values: np.ndarray, name: str, bits: int | None = None) -> np.ndarray:
-    """Pixel values of any type as uint8: whole numbers by the full range of their type, or of `bits`; floats in 0..1.
+    """Convert pixels to uint8: whole numbers by the full range of their type, or of `bits`; floats from 0..1.
 
     Raises:
         UserError: there are negative values, or floats outside 0..1.
@@ -103,7 +103,7 @@ def to_bytes(values: np.ndarray, name: str, bits: int | None = None) -> np.ndarr
         raise UserError(f"{name}: pixels are numbers, not {values.dtype}")
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if values.dtype.kind == "f":
-        if not (low >= 0 and high <= 1):  # also where one is no number
+        if not (low >= 0 and high <= 1):  # The condition is also true for NaN.
             raise UserError(f"{name}: its pixels are {low:g} to {high:g}; floats should be 0 (black) to 1 (white)")
         scaled: np.ndarray = np.round(values * 255).astype(np.uint8)
         return scaled
@@ -115,7 +115,7 @@ def to_bytes(values: np.ndarray, name: str, bits: int | None = None) -> np.ndarr
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether Pillow reads files of this name, and nobody hid it."""
+    """Return whether Pillow reads files of this name, and the file is not hidden."""
     form = Image.registered_extensions().get(path.suffix.lower())
     return form in Image.OPEN and not path.name.startswith(".")
 
@@ -128,10 +128,12 @@ def _content(data: bytes | Path, name: str) -> bytes:
 
 
 def _all_grey(encoded: Sequence[bytes | Path], names: Sequence[str]) -> bool:
-    """Whether all images are grey, by their headers."""
+    """Return whether all images are grey, by their headers."""
     for data, name in zip(encoded, names, strict=True):
         try:
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:  # few files open at a time
+            with Image.open(
+                io.BytesIO(data) if isinstance(data, bytes) else data
+            ) as image:  # One file is open at a time.
                 if image.mode not in GREY_MODES:
                     return False
         except Exception as error:
@@ -140,7 +142,7 @@ def _all_grey(encoded: Sequence[bytes | Path], names: Sequence[str]) -> bool:
 
 
 def _decoded(data: bytes, name: str, channels: int, background: str) -> np.ndarray:
-    """uint8 [C, H, W]."""
+    """Decode one image to uint8 [C, H, W]."""
     mode = "L" if channels == 1 else "RGB"
     try:
         with Image.open(io.BytesIO(data)) as opened:
@@ -153,7 +155,7 @@ def _decoded(data: bytes, name: str, channels: int, background: str) -> np.ndarr
             pixels = np.asarray(image.convert(mode))
     except UserError:
         raise
-    except Exception as error:  # each decoder raises what it likes: SyntaxError (PNG), RuntimeError (AVIF)
+    except Exception as error:  # Each decoder has its own errors: SyntaxError (PNG), RuntimeError (AVIF).
         raise _unreadable(name, error) from error
     return np.atleast_3d(pixels).transpose(2, 0, 1)
 
@@ -163,25 +165,25 @@ def _unreadable(name: str, error: Exception) -> UserError:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image as its camera was held."""
-    if image.format == "TIFF":  # which Pillow has turned as it was loaded; some versions leave the tag as it was
+    """Turn the image as its camera was held."""
+    if image.format == "TIFF":  # Pillow turns these when it loads them; some versions keep the tag.
         return image
     try:
         turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # what cannot be understood beside the image is not its pixels' fault
+    except Exception:  # Damaged metadata do not make the pixels wrong.
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _on_background(image: Image.Image, background: str) -> Image.Image:
-    """The image without transparency."""
+    """Return the image without transparency, in front of the background."""
     premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
     layers = (image.convert(premultiplied) if premultiplied else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layers.size, ImageColor.getrgb(background)), layers).convert("RGB")
 
 
 def _of_eight_bits(image: Image.Image, opened: Image.Image, name: str) -> Image.Image:
-    """A grey image of more bits as one of eight, with alpha where one of its levels is said to be transparent."""
+    """Return a grey image of more bits with eight, with alpha where the file names a transparent level."""
     values = _values(image, opened)
     grey = Image.fromarray(to_bytes(values, name, _bits(opened)))
     clear = opened.info.get("transparency")
@@ -191,17 +193,17 @@ def _of_eight_bits(image: Image.Image, opened: Image.Image, name: str) -> Image.
 
 
 def _values(image: Image.Image, opened: Image.Image) -> np.ndarray:
-    """The numbers of an image of more than eight bits [H, W]."""
+    """Return the values [H, W] of an image of more than eight bits."""
     values = np.asarray(image)
     unsigned = opened.format == "TIFF" and _tag(opened, SAMPLE_FORMAT, 1) != SIGNED
     return values.view(np.uint32) if image.mode == "I" and unsigned else values
 
 
 def _bits(image: Image.Image) -> int | None:
-    """Bits of its whole numbers, without the sign; None where those of their type are meant."""
+    """Return the bits of the image's whole numbers, without the sign; None for all bits of their type."""
     if image.format == "TIFF":
         return _tag(image, BITS, 32) - (_tag(image, SAMPLE_FORMAT, 1) == SIGNED)
-    return 16 if image.format in ("PNG", "PPM") else None  # which Pillow may give as 32 bits
+    return 16 if image.format in ("PNG", "PPM") else None  # Pillow may give these in a type of 32 bits.
 
 
 def _tag(image: Image.Image, number: int, otherwise: int) -> int:

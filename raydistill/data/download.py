@@ -1,4 +1,4 @@
-"""What is said when data cannot be had."""
+"""Errors of downloads: one line that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ ELSEWHERE = "name the folder that has it with --data-dir or RAYDISTILL_DATA"
 
 @contextmanager
 def downloading(dataset: str, data_dir: Path) -> Iterator[None]:
-    """Around code of torchvision that checks the files of a data set in `data_dir` and downloads what is missing.
+    """Turn errors of torchvision's downloads and checks of files in `data_dir` into one line.
 
     Raises:
-        UserError: it could not, in one line.
+        UserError: the files could not be checked or downloaded.
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

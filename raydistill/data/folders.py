@@ -16,9 +16,9 @@ TABLES = (".csv", ".jsonl", ".parquet")
 
 
 def read_folder(config: DataSettings, path: Path) -> RawData:
-    """PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png, or files listed in a table.
+    """Read PATH/CLASS/IMAGE.png, or PATH/train/CLASS/IMAGE.png and PATH/test/CLASS/IMAGE.png, or files in a table.
 
-    What is hidden, or named as in __MACOSX, is not looked at.
+    Hidden files and folders, and names such as __MACOSX, are skipped.
 
     Raises:
         UserError: no classes, none or unreadable images, or images of several sizes without `image_size`.
@@ -58,7 +58,7 @@ def _assembled(parts: list[list[Listed]], classes: set[str], config: DataSetting
 
 
 def _by_class(root: Path) -> dict[str | None, list[Path]]:
-    """The folders of classes, sorted, by the split that they are in; None where there are no splits.
+    """Return the folders of classes, sorted, by their split; the key None where there are no splits.
 
     A folder is a split if its name says so and classes are in it: a class may be called `train`, too.
     """
@@ -75,18 +75,18 @@ def _by_class(root: Path) -> dict[str | None, list[Path]]:
 
 
 def _tells_classes(found: dict[str | None, list[Path]]) -> bool:
-    """Whether folders are of classes, rather than images, or train and test, that a table lists."""
+    """Return whether the folders are classes, and not folders of images (or train and test) that a table lists."""
     return "train" in found or len([folder for folder in found.get(None, []) if not _says_split(folder)]) > 1
 
 
 def _images(folder: Path) -> list[Listed]:
-    """The images of a class, sorted, those in folders below too."""
+    """Return the images of a class, sorted, also those in folders inside it."""
     files = sorted(file for file in folder.rglob("*") if is_image_file(file) and file.is_file())
     return [Listed(file, folder.name) for file in files if not any(map(aside, file.relative_to(folder).parent.parts))]
 
 
 def _below_wrappers(path: Path) -> Path:
-    """The folder that has more than one folder in it: archives are often unpacked into one more."""
+    """Return the first folder with more than one folder in it: archives are often unpacked into an extra one."""
     inside = folders_in(path)
     while len(inside) == 1 and not _has_images(inside[0]) and not any(f.suffix in TABLES for f in visible(path)):
         path, inside = inside[0], folders_in(inside[0])
@@ -100,5 +100,5 @@ def _has_images(folder: Path) -> bool:
 def _says_split(folder: Path) -> str | None:
     try:
         return split_of(folder.name)
-    except UserError:  # it says several: a class may
+    except UserError:  # The name contains several splits: the folder is a class.
         return None

@@ -11,9 +11,9 @@ from raydistill.system.errors import UserError
 
 
 def read_hub(config: DataSettings, name: str) -> RawData:
-    """The data set NAME of the hub, as USER/NAME, or a local folder that `datasets.load_dataset` takes.
+    """Read the data set NAME of the hub, as USER/NAME, or a local folder that `datasets.load_dataset` takes.
 
-    Only data are read; code that a data set brings is not run.
+    Only data are read; code in a data set is never run.
 
     Raises:
         UserError: the library is missing, or the data cannot be had or hold no images with classes.
@@ -26,7 +26,7 @@ def read_hub(config: DataSettings, name: str) -> RawData:
     def load(split: str | None) -> Any:
         try:
             return datasets.load_dataset(name, config.hf_config, revision=config.hf_revision, split=split)
-        except Exception as error:  # of the network, the hub, the file formats
+        except Exception as error:  # The network, the hub and the file formats have many errors.
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"dataset={config.dataset}: cannot be had ({reason})") from error
 

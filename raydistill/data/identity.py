@@ -8,15 +8,15 @@ from raydistill.system.errors import UserError
 
 
 def identity(data: Dataset) -> dict[str, str]:
-    """What `is_same` needs to know the data again: sums over pixels, and over files where there are some."""
+    """Return what `is_same` compares: checksums over pixels, and over files where there are some."""
     known = {"dataset_fingerprint": data.fingerprint, "dataset_encoded": data.encoded}
     return {name: value for name, value in known.items() if value is not None}
 
 
 def is_same(data: Dataset, kept: Mapping[str, Any]) -> bool:
-    """Whether an `identity` is that of the data: by pixels or, as other decoders give other pixels, by files.
+    """Return whether an `identity` is that of the data: by pixels or, as other decoders give other pixels, by files.
 
-    What was kept by hand, without any, is taken to be of these data.
+    An identity without checksums counts as the same.
     """
     mine = identity(data)
     both = [name for name in mine if kept.get(name) is not None]
@@ -24,7 +24,7 @@ def is_same(data: Dataset, kept: Mapping[str, Any]) -> bool:
 
 
 def check_same(data: Dataset, kept: Mapping[str, Any], whose: str, allow_other_data: bool = False) -> bool:
-    """`is_same`, where that is asked for.
+    """Check that an `identity` is that of the data, unless other data are allowed.
 
     Raises:
         UserError: the data are others, and those are not allowed.

@@ -1,4 +1,4 @@
-"""Images as arrays, brought to the wanted size and channels."""
+"""Images as arrays: resizing, and conversion to grey or three channels."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ import torch
 
 from raydistill.system.errors import UserError
 
-PART_BYTES = 2**24  # of images that are converted at a time
+PART_BYTES = 2**24  # Bytes of images that are converted at a time.
 
 
 def fit_images(images: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
-    """uint8 [M, C, H, W] at size x size with that many channels; None leaves as it is.
+    """Return uint8 images [M, C, H, W] at size x size with `channels` channels; None keeps what they have.
 
     Raises:
         UserError: images that are neither grey nor in colours.
@@ -20,20 +20,23 @@ def fit_images(images: np.ndarray, size: int | None, channels: int | None) -> np
 
 
 def resize_images(images: np.ndarray, size: int | None) -> np.ndarray:
-    """uint8 [..., C, H, W] at size x size: the shorter side scaled (bilinear, antialiased), the centre cropped."""
+    """Resize uint8 images [..., C, H, W]: scale the shorter side (bilinear, antialiased), crop the centre square."""
     if size is None or images.shape[-2:] == (size, size):
         return images
-    from torchvision.transforms.v2.functional import center_crop, resize  # seconds that most data do without
+    from torchvision.transforms.v2.functional import (
+        center_crop,
+        resize,
+    )  # Importing takes seconds; most data need none.
 
     def resized(part: np.ndarray) -> np.ndarray:
-        scaled = resize(torch.from_numpy(part.copy()), [size], antialias=True)  # Pillow's memory is read-only
+        scaled = resize(torch.from_numpy(part.copy()), [size], antialias=True)  # Pillow's memory is read-only.
         return np.asarray(center_crop(scaled, [size]))
 
     return resized(images) if images.ndim < 4 else np.concatenate([resized(part) for part in in_parts(images)])
 
 
 def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
-    """uint8 [M, C, H, W] with one channel, the luminance of ITU-R 601, or three, grey repeated; None as they are.
+    """Return uint8 images [M, C, H, W] with one channel, the luminance of ITU-R 601, or three; None keeps theirs.
 
     Raises:
         UserError: images that are neither grey nor in colours.
@@ -50,14 +53,14 @@ def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
 
 
 def _luminance(colours: np.ndarray) -> np.ndarray:
-    """0.299 red + 0.587 green + 0.114 blue [M, 1, H, W], rounded as Pillow's convert("L") does."""
+    """Return 0.299 red + 0.587 green + 0.114 blue [M, 1, H, W], rounded as Pillow's convert("L") does."""
     red, green, blue = colours.astype(np.uint32).transpose(1, 0, 2, 3)
     grey: np.ndarray = (red * 19595 + green * 38470 + blue * 7471 + 2**15) >> 16
     return grey.astype(np.uint8)[:, None]
 
 
 def in_parts(images: np.ndarray) -> Iterator[np.ndarray]:
-    """The images [M, ...] a part [m, ...] at a time, for work that takes several times a part's memory."""
+    """Yield the images [M, ...] a part [m, ...] at a time, for work that takes several times a part's memory."""
     each = max(1, PART_BYTES // max(1, images[:1].nbytes))
     for start in range(0, max(1, len(images)), each):
         yield images[start : start + each]

@@ -22,7 +22,7 @@ logger = logging.getLogger("raydistill")
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILES = ("file_name", "filename", "file", "image", "img", "path", "image_path", "image_name", "name", "id", "image_id")
 LABELS = ("label", "labels", "class", "category", "target", "fine_label")
-BESIDE = ("", "images", "train", "test")  # folders in which files of a table are looked for
+BESIDE = ("", "images", "train", "test")  # Folders in which a table's files are searched.
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Listed:
 
 
 def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Listed]] | None:
-    """What tables in a folder list: all, or train and test. None where there is no such table.
+    """Return the images that tables in a folder list: all, or train and test; None where there is no such table.
 
     Args:
         root: the folder.
         config: may name the columns.
-        by_class: whether folders tell the classes, too. Then train.csv does not count, nor metadata without classes.
+        by_class: whether folders also give the classes. Then train.csv and metadata without classes are not used.
 
     Raises:
         UserError: a table cannot be read, names no classes, or a file that is not there.
@@ -59,7 +59,7 @@ def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Li
 
 
 def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
-    """The rows of a table; none, with a line, where it has no classes and they are not needed."""
+    """Return the rows of a table; none, with a log line, where it has no classes and they are not needed."""
     columns = _read(table, config.image_column)
     file = _column(table, columns, "image", config.image_column, FILES)
     if not needed and not config.label_column and not {name.lower() for name in columns} & set(LABELS):
@@ -78,7 +78,7 @@ def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
 
 
 def _read(table: Path, image_column: str | None) -> dict[str, Sequence[str | int | None]]:
-    """The columns of a table."""
+    """Read the columns of a table."""
     try:
         if table.suffix == ".csv":
             read = pa.csv.read_csv(table, convert_options=_names_as_text(table, image_column))
@@ -92,7 +92,7 @@ def _read(table: Path, image_column: str | None) -> dict[str, Sequence[str | int
 
 
 def _names_as_text(table: Path, image_column: str | None) -> pa.csv.ConvertOptions:
-    """Names of files stay text, whatever they look like: 007 is not 7."""
+    """Read names of files as text: 007 is not 7."""
     with pa.csv.open_csv(table) as reader:
         names = [name for name in reader.schema.names if name.lower() in FILES or name == image_column]
     return pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
@@ -101,7 +101,7 @@ def _names_as_text(table: Path, image_column: str | None) -> pa.csv.ConvertOptio
 def _column(
     table: Path, columns: dict[str, Sequence[str | int | None]], what: str, named: str | None, known: tuple[str, ...]
 ) -> str:
-    """The column that the user named, else the first of those known."""
+    """Return the column that the user named, else the first of those known."""
     if named is not None and named in columns:
         return named
     lower = {name.lower(): name for name in reversed(columns)}
@@ -115,7 +115,7 @@ def _column(
 
 
 def _beside(table: Path, name: str) -> Path | None:
-    """The file of that name, with or without its ending, beside a table or in a folder there."""
+    """Return the file of that name, with or without its ending, in the table's folder or a folder of `BESIDE` there."""
     for folder in BESIDE:
         path = table.parent / folder / name
         if path.is_file():
@@ -126,15 +126,15 @@ def _beside(table: Path, name: str) -> Path | None:
 
 
 def folders_in(path: Path) -> list[Path]:
-    """The folders in one, sorted, but for those that tools keep there."""
+    """Return the folders in a folder, sorted, without those that tools keep there."""
     return [folder for folder in visible(path) if folder.is_dir()]
 
 
 def visible(path: Path) -> list[Path]:
-    """What lies in a folder, sorted, but for what tools keep there."""
+    """Return the files and folders in a folder, sorted, without those that tools keep there."""
     return sorted(inside for inside in path.iterdir() if not aside(inside.name))
 
 
 def aside(name: str) -> bool:
-    """Whether tools keep something of their own under this name."""
+    """Return whether tools keep files of their own under this name."""
     return name.startswith((".", "__"))

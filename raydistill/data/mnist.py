@@ -22,22 +22,22 @@ CLOTHES = (
 
 
 def read_mnist(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/MNIST/raw: 60,000 + 10,000 grey images of 28 x 28 pixels (LeCun et al. 1998)."""
+    """Read 60,000 + 10,000 grey images of 28 x 28 pixels (LeCun et al. 1998) from DIR/MNIST/raw."""
     return _read("MNIST", DIGITS, data_dir)
 
 
 def read_fashionmnist(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/FashionMNIST/raw: clothes, in the form of MNIST (Xiao et al. 2017)."""
+    """Read images of clothes, in the form of MNIST (Xiao et al. 2017), from DIR/FashionMNIST/raw."""
     return _read("FashionMNIST", CLOTHES, data_dir)
 
 
 def _read(name: str, class_names: tuple[str, ...], data_dir: Path) -> RawData:
-    """The files of torchvision's data set class `name`, which downloads them where they are missing."""
+    """Read the files of torchvision's data set class `name`, which downloads them where they are missing."""
     raw = data_dir / name / "raw"
     parts = [(raw / f"{part}-images-idx3-ubyte", raw / f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
     if not all(path.exists() or path.with_name(f"{path.name}.gz").exists() for part in parts for path in part):
         with downloading(name.lower(), data_dir):
-            from torchvision import datasets  # two seconds, which those who have the data do without
+            from torchvision import datasets  # Importing takes two seconds; only a download needs it.
 
             getattr(datasets, name)(data_dir, download=True)
     return assembled(

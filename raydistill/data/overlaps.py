@@ -1,4 +1,4 @@
-"""Images that are in two splits: a test on what was learned from says too much."""
+"""Images that are in two splits: accuracy on images of the training split is too high."""
 
 import logging
 import zlib
@@ -13,7 +13,7 @@ logger = logging.getLogger("raydistill")
 
 
 def tell_overlaps(parts: Mapping[str, Part], origin: str) -> None:
-    """A line for each two splits, by name, that share images pixel for pixel; it names the first of them."""
+    """Log a line for each two splits that share images pixel for pixel, with the name of the first such image."""
     sums = {name: _sums(part.images) for name, part in parts.items()}
     for (one, first), (other, second) in combinations(parts.items(), 2):
         twins = _twins(first.images, sums[one], second.images, sums[other])
@@ -26,7 +26,7 @@ def tell_overlaps(parts: Mapping[str, Part], origin: str) -> None:
 
 
 def _twins(first: np.ndarray, sums: np.ndarray, second: np.ndarray, others: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (of the first, of the second) of the same image, one for each of the second that has one, in its order."""
+    """Return pairs (in the first, in the second) of the same image, one for each of the second that has one."""
     if not len(np.intersect1d(sums, others)):
         return []
     order = np.argsort(sums, kind="stable")
@@ -35,5 +35,5 @@ def _twins(first: np.ndarray, sums: np.ndarray, second: np.ndarray, others: np.n
 
 
 def _sums(images: np.ndarray) -> np.ndarray:
-    """A checksum [M] of each image's pixels [M, ...]."""
+    """Return a checksum [M] of each image's pixels [M, ...]."""
     return np.array([zlib.crc32(image) for image in np.ascontiguousarray(images)], dtype=np.uint32)

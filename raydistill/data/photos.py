@@ -1,4 +1,4 @@
-"""What data sets of photographs in all sizes have in common."""
+"""Data sets of photographs in all sizes: what their readers share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from raydistill.data.decoding import Wanted, decode_images
 from raydistill.data.raw import Part
 from raydistill.system.errors import UserError
 
-PHOTO_SIZE = 224  # pixels; what AlexNet takes, and Wang et al. 2018 took
+PHOTO_SIZE = 224  # Pixels; AlexNet takes this size, and Wang et al. 2018 used it.
 
 
 def decode_photos(files: Sequence[Path], labels: np.ndarray, config: DataSettings) -> Part:
-    """Photographs with their classes [M]: by default of 224 pixels and in colours, the few grey ones too.
+    """Decode photographs with their classes [M]: by default of 224 pixels and in colours, also the few grey ones.
 
     Raises:
         UserError: names the first file that is not an image.
@@ -26,7 +26,7 @@ def decode_photos(files: Sequence[Path], labels: np.ndarray, config: DataSetting
 
 
 def read_rows(path: Path, columns: int) -> list[list[str]]:
-    """The lines of a text file as lists of that many words; the last may hold spaces.
+    """Return the lines of a text file as lists of that many words; the last word may contain spaces.
 
     Raises:
         UserError: there is no such file, or it has other lines.

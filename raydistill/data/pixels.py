@@ -1,4 +1,4 @@
-"""Real images as the bytes they were read as, a quarter of what numbers take; those that are taken are normalised."""
+"""Real images as bytes, a quarter of the memory of float32; an index gives normalised values."""
 
 from collections.abc import Iterator
 
@@ -10,12 +10,12 @@ Index = Tensor | slice | int
 
 
 class Pixels:
-    """Images [M, C, H, W], indexed like the tensor of their normalised values, float32, which is never held as a whole.
+    """Images [M, C, H, W], indexed like the float32 tensor of their normalised values, which never exists as a whole.
 
     The values are `(level / 255 - mean) / std` as a CPU computes it, to the last bit, wherever the levels are.
 
     Args:
-        levels: uint8 [M, C, H, W]; only read.
+        levels: uint8 [M, C, H, W]; they are never written to.
         mean: of each channel [C], in units of 0..1, on the CPU.
         std: likewise.
     """
@@ -37,15 +37,15 @@ class Pixels:
 
     @property
     def device(self) -> torch.device:
-        """Where the levels are, and what is taken."""
+        """Device of the levels, and of the values at an index."""
         return self.levels.device
 
     def to(self, device: torch.device) -> "Pixels":
-        """The same images on another device."""
+        """Return the same images on another device."""
         return Pixels(self.levels.to(device), self.mean, self.std)
 
     def at(self, index: Index) -> "Pixels":
-        """The images at an index, still as bytes."""
+        """Return the images at an index, still as bytes."""
         return Pixels(self._levels_at(index), self.mean, self.std)
 
     def __getitem__(self, index: Index) -> Tensor:
@@ -53,22 +53,22 @@ class Pixels:
         return self._computed(levels) if levels.device.type == "cpu" else self.looked_up(levels)
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """All images, normalised, `size` at a time."""
+        """Yield all images, normalised, `size` at a time."""
         return (self[start : start + size] for start in range(0, max(1, len(self)), size))
 
     def looked_up(self, levels: Tensor) -> Tensor:
-        """Normalised values of levels [..., C, H, W] from a table, which the CPU made.
+        """Return normalised values of levels [..., C, H, W] from a table, which the CPU made.
 
         Other devices divide in other ways (CUDA multiplies by 1/255), and have more kernels to launch for it.
         """
         return self._values[levels + self._offsets]
 
     def _computed(self, levels: Tensor) -> Tensor:
-        """The same without a table: on a CPU as fast for one channel, twice as fast for three."""
+        """Compute the same without a table: on a CPU as fast for one channel, twice as fast for three."""
         return levels.float().div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def _levels_at(self, index: Index) -> Tensor:
         if not isinstance(index, Tensor) or index.dtype == torch.bool or not self.levels.is_contiguous():
-            return self.levels[index]  # also where it alone keeps the order of the dimensions in memory
-        chosen = self.levels.index_select(0, index.flatten())  # ten times as fast on a CPU
+            return self.levels[index]  # Only this keeps the order of the dimensions in memory.
+        chosen = self.levels.index_select(0, index.flatten())  # On a CPU it is ten times as fast as an index.
         return chosen.view(*index.shape, *self.shape[1:])

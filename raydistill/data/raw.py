@@ -9,15 +9,15 @@ import numpy as np
 from raydistill.data.splits import stratified
 from raydistill.system.errors import UserError
 
-TEST_SHARE = 0.2  # of data that come without a test set of their own
+TEST_SHARE = 0.2  # The test set's share of data that have no test set of their own.
 
 
 @dataclass(frozen=True)
 class Part:
     """Images, uint8 [M, C, H, W], and their classes [M], int64, from 0.
 
-    `names` is what to call each image (its number where there is none); `encoded` a sha256 over the files that they
-    were decoded from, where they were.
+    `names` has a name for each image (without it, an image is called by its number). `encoded` is a sha256 over the
+    image files, where there are some.
     """
 
     images: np.ndarray
@@ -29,18 +29,18 @@ class Part:
         return len(self.labels)
 
     def at(self, rows: np.ndarray) -> "Part":
-        """The images of these rows."""
+        """Return the images of these rows."""
         names = None if self.names is None else [self.names[row] for row in rows]
         return Part(self.images[rows], self.labels[rows], names)
 
     def name(self, row: int) -> str:
-        """What to call an image."""
+        """Return the name of an image."""
         return f"image {row}" if self.names is None else self.names[row]
 
 
 @dataclass(frozen=True)
 class RawData:
-    """What is learned from and what is tested on, with the names of the classes.
+    """Training and test images, with the names of the classes.
 
     `encoded` is a sha256 over the files and classes, where images were decoded: another version of a decoder changes
     pixels, but not this.
@@ -53,7 +53,7 @@ class RawData:
 
 
 def assembled(parts: Sequence[Part], class_names: tuple[str, ...], origin: str) -> RawData:
-    """RawData of train and test; of train alone, a fifth of each class becomes the test set.
+    """Combine train and test to RawData; of train alone, a fifth of each class becomes the test set.
 
     That fifth is always the same: a test set must not change with a run's seed.
 
@@ -79,7 +79,7 @@ def assembled(parts: Sequence[Part], class_names: tuple[str, ...], origin: str) 
 
 
 def _encoded(parts: Sequence[Part], class_names: tuple[str, ...]) -> str | None:
-    """A sha256 over files and classes; None where images were not decoded from files."""
+    """Return a sha256 over files and classes; None where images were not decoded from files."""
     digest = hashlib.sha256("\0".join(class_names).encode())
     for part in parts:
         if part.encoded is None:

@@ -1,7 +1,7 @@
-"""Where real data come from. A source is a function that reads one; `SOURCES` lists them by name.
+"""Sources of real data. A source is a function that reads one data set; `SOURCES` lists them by name.
 
-To add one: write `(config, data_dir) -> RawData` and enter it in `SOURCES`. Files lie in `data_dir` as torchvision
-puts them there.
+To add one, write `(config, data_dir) -> RawData` and enter it in `SOURCES`. Files in `data_dir` have the places that
+torchvision gives them.
 """
 
 import os
@@ -28,7 +28,7 @@ from raydistill.system.storage import at_home, home
 
 
 def read_source(config: DataSettings, data_dir: str | Path | None = None) -> RawData:
-    """The data that `config.dataset` names.
+    """Read the data that `config.dataset` names.
 
     Raises:
         UserError: no such source, or it cannot be read.
@@ -57,7 +57,7 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
 
 
 def _read_named(config: DataSettings, folder: Path) -> RawData:
-    """As torchvision lays it in the folder; else from tables in DIR/NAME, where they are there."""
+    """Read a named data set from torchvision's files in the folder, else from tables in DIR/NAME."""
     name = config.dataset
     if name not in FILES or _as_torchvision(name, folder) or not _as_tables(name, folder):
         return SOURCES[name](config, folder)
@@ -68,7 +68,7 @@ def _read_named(config: DataSettings, folder: Path) -> RawData:
 
 
 def is_there(name: str, folder: Path) -> bool:
-    """Whether a named data set lies in the folder, in one form or the other."""
+    """Return whether the folder contains a named data set, as torchvision's files or as tables."""
     return _as_torchvision(name, folder) or _as_tables(name, folder)
 
 
@@ -81,10 +81,10 @@ def _as_tables(name: str, folder: Path) -> bool:
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """Where named data sets lie: in `data_dir`, else RAYDISTILL_DATA, else ~/.cache/raydistill.
+    """Return the folder of named data sets: `data_dir`, else RAYDISTILL_DATA, else ~/.cache/raydistill.
 
     Raises:
-        UserError: that is in the home folder, and this user has none.
+        UserError: the folder would be in the home folder, and this user has none.
     """
     named = data_dir or os.environ.get("RAYDISTILL_DATA")
     if not named and home() is None:
@@ -93,7 +93,7 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
 
 
 def read_digits(config: DataSettings, data_dir: Path) -> RawData:
-    """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn carries."""
+    """Read the 1,797 handwritten digits of 8 x 8 pixels that scikit-learn contains."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -114,7 +114,7 @@ SOURCES: dict[str, Reader] = {
     "cub200": read_cub200,
 }
 PATH_SOURCES: dict[str, Reader] = {"parquet": read_tables, "folder": read_folder}
-FILES = {  # by which a named data set is found in its folder
+FILES = {  # The file or folder by which a named data set is found in its folder.
     "mnist": "MNIST/raw/train-images-idx3-ubyte*",
     "fashionmnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
     "usps": "usps.bz2",

@@ -1,4 +1,4 @@
-"""Splits: which file is in which, and splitting by class."""
+"""Splits: the names of files and folders that mean one, and random splits by class."""
 
 import logging
 import re
@@ -23,13 +23,13 @@ SPLITS = {
 
 
 def split_of(*names: str) -> str | None:
-    """train, test or val: the one that is a word of a name, of the first of the names that has one; None without.
+    """Return train, test or val: the word in the first of the names that contains one; None where no name does.
 
     >>> split_of("Training-00000.parquet"), split_of("contest.parquet", "latest"), split_of("0.parquet", "x_test")
     ('train', None, 'test')
 
     Raises:
-        UserError: names that say several, and none that says one.
+        UserError: some names contain several of the words, and no name contains exactly one.
     """
     several = None
     for name in names:
@@ -44,9 +44,9 @@ def split_of(*names: str) -> str | None:
 
 
 def train_and_test(found: dict[str | None, list[Item]], origin: str) -> list[list[Item]]:
-    """What is learned from and what is tested on, or all as one, of what was found in each split; None: in no split.
+    """Return what was found for training and for testing, or all as one; the key None means no split.
 
-    Lines say what is taken for what its name does not say, and what is not used.
+    Log lines say which split is used for another purpose than its name says, and which is not used.
     """
     train, test, val, rest = (found.get(split, []) for split in ("train", "test", "val", None))
     if not train and not (rest and (test or val)):
@@ -64,9 +64,9 @@ def train_and_test(found: dict[str | None, list[Item]], origin: str) -> list[lis
 
 
 def stratified(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `labels` [M] in two random parts, in order: the rest, and `share` of each class.
+    """Split indices of `labels` [M] into two random parts, in order: the rest, and `share` of each class.
 
-    As scikit-learn's `train_test_split(stratify=...)`, which takes two seconds to import.
+    It does what scikit-learn's `train_test_split(stratify=...)` does, whose import takes two seconds.
 
     Raises:
         ValueError: a class is too small to be in both parts.

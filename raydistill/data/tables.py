@@ -21,7 +21,7 @@ LABELS = ("label", "labels", "fine_label", "class")
 
 
 def read_tables(config: DataSettings, path: Path) -> RawData:
-    """A parquet or Arrow file, or a folder of them with train and test as words in the names of files or folders.
+    """Read a parquet or Arrow file, or a folder of them with train and test as words in names of files or folders.
 
     The image column holds encoded images, as bytes or as {bytes, path}, or pixels as an Arrow tensor or as lists; the
     label column holds class numbers or names. Without test files, a fifth of the rows is the test set.
@@ -48,7 +48,7 @@ def read_tables(config: DataSettings, path: Path) -> RawData:
 def raw_of(
     tables: Sequence[pa.Table], schema: pa.Schema, config: DataSettings, origin: str, folder: Path | None = None
 ) -> RawData:
-    """What tables of train, and test where there is one, hold; errors as of `read_tables`."""
+    """Return the data in tables of train, and of test where there is one; errors are those of `read_tables`."""
     image, label = columns_of(schema, config, origin)
     where = f"{origin}: column {image!r}"
     for table in tables:
@@ -67,10 +67,10 @@ def raw_of(
 
 
 def columns_of(schema: pa.Schema, config: DataSettings, origin: str) -> tuple[str, str]:
-    """The names of the image and of the label column.
+    """Return the names of the image column and of the label column.
 
     Raises:
-        UserError: there is none, or more than one that may be it.
+        UserError: there is no such column, or more than one candidate.
     """
     images = [f.name for f in schema if holds_images(f.type)] or [f.name for f in schema if holds_lists(f.type)]
     features = hugging_face_features(schema)
@@ -83,7 +83,7 @@ def columns_of(schema: pa.Schema, config: DataSettings, origin: str) -> tuple[st
 
 
 def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
-    """What the Hugging Face metadata say of each column; empty where there are none."""
+    """Return the Hugging Face metadata of each column; empty where there are none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError, RecursionError):
@@ -92,9 +92,9 @@ def hugging_face_features(schema: pa.Schema) -> dict[str, Any]:
 
 
 def table_files(folder: Path) -> list[Path]:
-    """The tables in a folder and those below, but for hidden ones.
+    """Return the tables in a folder and the folders inside it, without hidden ones.
 
-    Where Hugging Face's `save_to_disk` wrote, it lists the files in state.json; others beside are its cache.
+    Hugging Face's `save_to_disk` lists its files in state.json; other files beside them are its cache.
     """
     here = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     below = [file for path in here if path.is_dir() for file in table_files(path)]
@@ -107,7 +107,7 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def concatenated(tables: Sequence[pa.Table], origin: Path) -> pa.Table:
-    """The rows of all tables, where their columns have types of one kind."""
+    """Concatenate the rows of all tables; their columns must have types of one kind."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
@@ -123,7 +123,7 @@ def _schema(file: Path) -> pa.Schema:
 
 
 def _read(file: Path, columns: list[str]) -> pa.Table:
-    """These columns of a file, without dictionaries and views."""
+    """Read columns of a file, without dictionaries and views."""
     for name in set(columns) - set(_schema(file).names):
         raise UserError(f"{file}: has no column {name!r}, which the training files have")
     try:
@@ -138,7 +138,7 @@ def _read(file: Path, columns: list[str]) -> pa.Table:
 
 
 def _opened(file: Path) -> pa.NativeFile:
-    """The file for Arrow, which opens no names that are not UTF-8."""
+    """Open a file for Arrow, which cannot open names that are not UTF-8."""
     try:
         str(file).encode()
     except UnicodeEncodeError:
@@ -147,7 +147,7 @@ def _opened(file: Path) -> pa.NativeFile:
 
 
 def _reader(source: pa.NativeFile) -> Any:
-    """Of both of Arrow's forms: the file (feather) and the stream (what Hugging Face datasets saves)."""
+    """Return a reader of Arrow's file format (feather) or of its stream format (as Hugging Face datasets saves)."""
     try:
         return pa.ipc.open_file(source)
     except pa.ArrowInvalid:
@@ -164,7 +164,7 @@ def _unreadable(file: Path, error: Exception) -> UserError:
 
 
 def _column(what: str, named: str | None, candidates: list[str], schema: pa.Schema, origin: str) -> str:
-    """The column the user named, else the only candidate."""
+    """Return the column that the user named, else the only candidate."""
     columns = ", ".join(schema.names)
     if named is not None:
         if named not in schema.names:

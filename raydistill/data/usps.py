@@ -16,14 +16,14 @@ PIXELS = 16 * 16
 
 
 def read_usps(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/usps.bz2 and DIR/usps.t.bz2: 7,291 + 2,007 grey images of 16 x 16 pixels.
+    """Read 7,291 + 2,007 grey images of 16 x 16 pixels from DIR/usps.bz2 and DIR/usps.t.bz2.
 
     Raises:
         UserError: the files are not there and cannot be downloaded, or are damaged.
     """
     if not all((data_dir / name).exists() for name in FILES):
         with downloading("usps", data_dir):
-            from torchvision import datasets  # two seconds, which those who have the data do without
+            from torchvision import datasets  # Importing takes two seconds; only a download needs it.
 
             for train in (True, False):
                 datasets.USPS(data_dir, train=train, download=True)
@@ -31,7 +31,7 @@ def read_usps(config: DataSettings, data_dir: Path) -> RawData:
 
 
 def _read(path: Path) -> Part:
-    """Images and classes of a file whose lines are `class 1:value ... 256:value`: classes from 1, values in -1..1."""
+    """Read images and classes of lines `class 1:value ... 256:value`: classes from 1, values in -1..1."""
     try:
         numbers = bz2.decompress(path.read_bytes()).replace(b":", b" ").split()
         table = np.array(numbers, dtype=np.float32).reshape(-1, 1 + 2 * PIXELS)
@@ -42,5 +42,5 @@ def _read(path: Path) -> Part:
             raise ValueError("pixels that are no numbers")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: is damaged ({error}); delete it to download it again") from error
-    images = ((values.clip(-1, 1) + 1) / 2 * 255).astype(np.uint8)  # as torchvision does
+    images = ((values.clip(-1, 1) + 1) / 2 * 255).astype(np.uint8)  # torchvision converts them in the same way.
     return Part(images.reshape(-1, 1, 16, 16), labels.astype(np.int64) - 1)

@@ -19,7 +19,7 @@ CLASSES = (
 
 
 def read_voc(config: DataSettings, data_dir: Path) -> RawData:
-    """DIR/VOCdevkit/VOC2007: trainval is the training data, test, published for this year alone, the test data.
+    """Read DIR/VOCdevkit/VOC2007: trainval is for training, test (published for this year alone) for testing.
 
     VOC's images show several things. Those are taken whose annotated objects, difficult ones too, are all of one
     class, which is the image's. (Wang et al. 2018 cut each object out of its image, to the same end.) They have three
@@ -39,7 +39,7 @@ def read_voc(config: DataSettings, data_dir: Path) -> RawData:
 
 
 def _members(root: Path, split: str) -> Path:
-    """The file that lists a split's images."""
+    """Return the file that lists a split's images."""
     return root / "ImageSets" / "Main" / f"{split}.txt"
 
 
@@ -52,7 +52,7 @@ def _read_split(root: Path, split: str, config: DataSettings) -> Part:
 
 
 def _classes_shown(annotation: Path) -> set[int]:
-    """The classes of an image's annotated objects."""
+    """Return the classes of an image's annotated objects."""
     try:
         objects = ElementTree.parse(annotation).getroot().findall("object")
         return {CLASSES.index((thing.findtext("name") or "").strip()) for thing in objects}

@@ -17,17 +17,17 @@ from raydistill.store.artifact import Artifact
 from raydistill.system.errors import UserError
 from raydistill.system.storage import open_place, replace_file
 
-MAX_ROWS = 12  # of images in one grid
+MAX_ROWS = 12  # Rows of images in one grid.
 
 
-NAMES_ARE_TEXT: Any = {"text.usetex": False}  # whatever the user's matplotlibrc says: they may hold $, _ and %
+NAMES_ARE_TEXT: Any = {"text.usetex": False}  # It overrides the user's matplotlibrc: names may contain $, _ and %.
 
 
 @matplotlib.rc_context(NAMES_ARE_TEXT)
 def image_grid(
     pixels: Tensor, labels: Tensor, class_names: Sequence[str], learning_rates: Tensor | None = None
 ) -> Figure:
-    """One row a minibatch, one column an image, titled by class; with soft labels by the two largest parts.
+    """Draw one row for each minibatch, one column for each image; titles are classes, of soft labels the two largest.
 
     Each image is stretched to its own 2nd and 98th percentile: learned ones go far beyond black and white. Of a large
     set the first `MAX_ROWS` minibatches and 20 images of each are drawn.
@@ -50,7 +50,7 @@ def image_grid(
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             if s == 0 or batch > len(class_names) or soft:
-                ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$": a letter
+                ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$" is a letter.
         if learning_rates is not None:
             rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
             axes[s, 0].set_ylabel(f"step {s}\nlr {rates}", fontsize=6)
@@ -66,7 +66,7 @@ def _title(label: Tensor, class_names: Sequence[str], soft: bool) -> str:
 
 
 def artifact_grid(artifact: Artifact) -> Figure:
-    """The images of an artifact, see `image_grid`.
+    """Draw the images of an artifact as `image_grid` does.
 
     Raises:
         UserError: they are neither grey nor RGB.
@@ -78,7 +78,7 @@ def artifact_grid(artifact: Artifact) -> Figure:
 
 
 def stretched(pixels: Tensor) -> Tensor:
-    """An image [C, H, W] with its 2nd percentile at 0 and its 98th at 1, and what is beyond clipped."""
+    """Return an image [C, H, W] with its 2nd percentile at 0 and its 98th at 1; values beyond are clipped."""
     low, high = torch.quantile(pixels.flatten(), torch.tensor([0.02, 0.98]))
     scaled: Tensor = (pixels - low) / (high - low).clamp_min(1e-6)
     return scaled.clamp(0, 1)
@@ -86,7 +86,7 @@ def stretched(pixels: Tensor) -> Tensor:
 
 @matplotlib.rc_context(NAMES_ARE_TEXT)
 def step_sizes(learning_rates: Tensor) -> Figure:
-    """The learned step sizes [E, S] in the order they are used."""
+    """Draw the learned step sizes [E, S] in the order of their use."""
     figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
     ax = figure.subplots()
     ax.plot(range(1, learning_rates.numel() + 1), learning_rates.flatten().tolist(), "o-", markersize=3)
@@ -99,11 +99,11 @@ def step_sizes(learning_rates: Tensor) -> Figure:
 def pareto_front(
     rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: Mapping[str, str]
 ) -> Figure:
-    """All trials and the front over them, for the first objective against the second (or the trial, if there is one).
+    """Draw all trials and their Pareto front: the first objective against the second or, if there is one, the trial.
 
     Args:
-        rows: one mapping a trial, with a value for each objective.
-        front: those of them that no other trial is better than in all objectives.
+        rows: a mapping for each trial, with a value for each objective.
+        front: the non-dominated ones of them.
         objectives: name -> "max" or "min".
     """
     y, *others = objectives
@@ -125,14 +125,14 @@ def pareto_front(
 
 @contextmanager
 def any_letters() -> Iterator[None]:
-    """Within it a letter that matplotlib's font lacks is drawn as a box, without a warning for each."""
+    """Suppress the warnings for letters that matplotlib's font lacks; they are drawn as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:
-    """Writes a figure in the format of the file's ending (.png, .pdf, .svg) to a folder or address.
+    """Write a figure in the format of the file's ending (.png, .pdf, .svg) to a folder or address.
 
     Raises:
         UserError: the place or the format cannot be written.
@@ -144,5 +144,5 @@ def write_figure(figure: Figure, path: str | Path) -> None:
             figure.savefig(drawn, format=os.path.splitext(inside)[1][1:] or None)
         filesystem.create_dir(os.path.dirname(inside), recursive=True)
         replace_file(filesystem, inside, drawn.getvalue())
-    except (OSError, ValueError, RuntimeError) as error:  # matplotlib's
+    except (OSError, ValueError, RuntimeError) as error:  # matplotlib raises all three.
         raise UserError(f"{path}: the picture cannot be written: {error}") from error

@@ -1,1 +1,1 @@
-"""The machine below us: files and addresses, locks, devices, what is printed, and errors."""
+"""The machine below: files and addresses, locks, devices, printing, and errors."""

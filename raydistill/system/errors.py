@@ -1,8 +1,8 @@
-"""The things that can go wrong by somebody's choice rather than by a bug."""
+"""Errors that are no bugs."""
 
 
 class UserError(Exception):
-    """Something the user wrote or pointed at cannot work.
+    """An error that the user can correct: a setting, a file or a command that cannot work.
 
     The message is one line that names the setting or file and what would be right. The command line prints it
     without a traceback and ends with exit code 2.
@@ -10,12 +10,12 @@ class UserError(Exception):
 
 
 class Lost(UserError):
-    """Another process that the work needs is gone, by no fault of the settings; the last checkpoint is still good."""
+    """The loss of another process that the work needs. The settings are not the cause; the last checkpoint is good."""
 
 
 class Diverged(Exception):
-    """The distillation left the finite numbers; what was best before that is kept."""
+    """A loss that is not finite; the best set before it is kept."""
 
 
 class Stopped(Exception):
-    """The user asked to stop; what was done is kept, and the same command goes on from there."""
+    """A stop that the user asked for; the work so far is kept, and the same command resumes it."""

@@ -10,15 +10,15 @@ import torch
 from raydistill.system.errors import UserError
 
 GIB = 2**30
-CUDA_ITSELF = GIB // 2  # of a GPU that each process takes beside torch's, about
-LEAST = GIB  # that a process needs: CUDA itself, and as much for torch with the workspaces of the libraries
-WORDS = re.compile(r"out of memory|_ALLOC_FAILED")  # CUDA's, cuBLAS's and cuDNN's own errors are no OutOfMemoryError
+CUDA_ITSELF = GIB // 2  # Bytes that CUDA takes for each process beside torch's memory, about.
+LEAST = GIB  # Bytes that a process needs: CUDA itself, and as much for torch with the workspaces of the libraries.
+WORDS = re.compile(r"out of memory|_ALLOC_FAILED")  # Errors of CUDA, cuBLAS and cuDNN are no OutOfMemoryError.
 
 
 def use_gpu_share(share: float, device: torch.device) -> None:
-    """Has this process take no more of a GPU's memory than its share, where it shares the GPU with others.
+    """Limit this process to its share of a GPU's memory, where it shares the GPU with others.
 
-    CUDA itself takes some for each process; that is kept out of what torch may have.
+    CUDA itself takes some memory for each process; torch's limit is the share without it.
 
     Args:
         share: of one GPU, 0 to 1; more, or none, is no limit.
@@ -41,7 +41,7 @@ def use_gpu_share(share: float, device: torch.device) -> None:
 
 @contextmanager
 def enough_gpu_memory(share: float) -> Iterator[None]:
-    """Within it a GPU's memory that does not suffice is one line.
+    """Turn torch's errors about too little GPU memory into one line.
 
     Args:
         share: of a GPU, that this process was granted.
@@ -58,7 +58,7 @@ def enough_gpu_memory(share: float) -> Iterator[None]:
 
 
 def what_helps(error: Exception, share: float = 1.0) -> str:
-    """What to do where a GPU, or a share of one, had too little memory."""
+    """Return what to do where a GPU, or a share of one, had too little memory."""
     what = f"resources.gpu={share:g}: this share of a GPU" if 0 < share < 1 else "one GPU"
     more = "a larger share, " if 0 < share < 1 else ""
     return (
@@ -68,10 +68,10 @@ def what_helps(error: Exception, share: float = 1.0) -> str:
 
 
 def is_out_of_gpu_memory(error: Exception) -> bool:
-    """Whether a GPU had too little memory, by torch's own count or by that of CUDA and its libraries."""
+    """Return whether an error means too little GPU memory, by torch's count or by that of CUDA and its libraries."""
     return isinstance(error, torch.OutOfMemoryError) or bool(WORDS.search(str(error)))
 
 
 def peak_gpu_memory(device: torch.device) -> int:
-    """The most that this process has taken of a GPU, in bytes; what others take there does not count."""
+    """Return the most memory that this process has taken of a GPU, in bytes, without that of other processes."""
     return torch.cuda.max_memory_reserved(device) + CUDA_ITSELF if device.type == "cuda" else 0

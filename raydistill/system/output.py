@@ -1,4 +1,4 @@
-"""What is printed: text as it is, in whatever encoding, for as long as somebody reads it."""
+"""Printing: text without markup, in any encoding, until nobody reads it."""
 
 import errno
 import io
@@ -16,26 +16,26 @@ logger = logging.getLogger("raydistill")
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """A console that takes no text for markup: the names of files and classes may hold [brackets] and :colons:."""
+    """Return a console without markup: names of files and classes may contain [brackets] and :colons:."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def say(console: Console, *parts: str | tuple[str, str]) -> None:
-    """Prints a line of texts, or (text, style), as they are: unbroken, and without markup on any console."""
+    """Print a line of texts, or (text, style), as they are: unbroken, and without markup on any console."""
     console.print(Text.assemble(*parts), soft_wrap=True)
 
 
 @contextmanager
 def aside(what: str) -> Iterator[None]:
-    """Around a picture, log or table: where it fails, a line says so, and the work goes on without."""
+    """Log an error in one line and continue: for a picture, log or table that nothing depends on."""
     try:
         yield
-    except Exception as error:  # whatever it is: nothing depends on it
+    except Exception as error:  # No error may stop the work, as nothing depends on this part.
         logger.warning("%s left out: %s", what, in_a_line(error))
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error says; of one of the operating system the file first. Spaces stay, they may be those of a name."""
+    """Return an error's message in one line, with the file first. Spaces are kept, as names may contain them."""
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         named = isinstance(error.filename, str | bytes)
@@ -44,28 +44,28 @@ def in_a_line(error: BaseException) -> str:
 
 
 def utf8_names() -> None:
-    """Begins this process anew in Python's UTF-8 mode where the locale has files' names in another encoding.
+    """Restart this process in Python's UTF-8 mode where the locale has another encoding for files' names.
 
-    Python's own ways to open files and Arrow's would not mean the same file. What is printed stays as it was.
+    Otherwise Python and Arrow would not mean the same file by a name. The encoding of the output does not change.
     """
     if sys.getfilesystemencoding() == "utf-8" or os.name != "posix":
         return
     if sys.stdout is not None:
         os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
-    os.environ["PYTHONUTF8"] = "1"  # for the processes that Ray begins
+    os.environ["PYTHONUTF8"] = "1"  # Processes that Ray starts read it.
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 class _Lasting(io.FileIO):
-    """A standard stream whose reader may go away, or whose disk be full: what is written after that is dropped.
+    """A standard stream that drops what is written after its reader went away or its disk was full.
 
-    The work that would be lost with an error here is worth more than its output.
+    An error here would end the work, which is worth more than its output.
     """
 
     lost: OSError | None = None
 
     def write(self, data: "bytes | memoryview", /) -> int:  # type: ignore[override]
-        """Writes as much as it can; says that it wrote it all once nobody reads."""
+        """Write as much as possible; once nobody reads, pretend that all was written."""
         if self.lost is None:
             try:
                 return super().write(data)
@@ -76,10 +76,10 @@ class _Lasting(io.FileIO):
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within it standard output and errors take any text, and no error comes of writing to them.
+    """Let standard output and errors take any text, and raise no error when writing fails.
 
-    What the encoding lacks is written as \\N escapes. Where a file could not take the output, rather than a reader have
-    enough of it, a line says so at the end, and the exit code is 1.
+    Letters that the encoding lacks are written as \\N escapes. Where a file could not take the output, a line at the
+    end says so, and the exit code is 1. A reader that stops early is no error.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _lasting(sys.stdout, 1), _lasting(sys.stderr, 2)
@@ -97,13 +97,13 @@ def lasting_output() -> Iterator[None]:
 
 
 def lost_output() -> OSError | None:
-    """Why standard output was not written to its end, where it was not."""
+    """Return why standard output was not written to its end; None where it was."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, _Lasting) else None
 
 
 def _lasting(stream: Any, number: int) -> TextIO:
-    """The stream as one that lasts; where it was closed before we began, one that keeps nothing."""
+    """Return the stream as a `_Lasting` one; where it was closed before we began, one that keeps nothing."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     raw = _Lasting(number, "w", closefd=False)

@@ -1,4 +1,4 @@
-"""YAML as everybody expects it, whoever wrote it: plain values only, and no file that stands for endless ones."""
+"""YAML with plain values only, and with a limit on aliases: a small file must not become a huge value."""
 
 import re
 from typing import Any
@@ -9,14 +9,14 @@ from yaml.composer import ComposerError
 
 __all__ = ["YAMLError", "parse_yaml"]
 
-MOST_NODES = 100_000  # of a file with its aliases written out
+MOST_NODES = 100_000  # Nodes of a file with its aliases written out.
 
 
 class _Loader(yaml.SafeLoader):
     """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight).
 
-    An alias (*name) stands for what it names, which may hold none itself: a few lines of aliases of aliases stand for
-    more than any memory holds.
+    An alias (*name) stands for a value that contains no alias itself: a few lines of aliases of aliases would stand for
+    more than any memory can contain.
     """
 
     yaml_implicit_resolvers = {
@@ -26,12 +26,12 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self.nodes = 0  # so far, with aliases written out
-        self.within = 0  # how many values with a name (&name) are being read
-        self.sizes: dict[str, int] = {}  # of those that were read, in nodes
+        self.nodes = 0  # Nodes so far, with aliases written out.
+        self.within = 0  # The number of values with a name (&name) that are being read.
+        self.sizes: dict[str, int] = {}  # The size of each value with a name, in nodes.
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The next node; errors as of the class."""
+        """Return the next node; raise errors as the class describes."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         name, place = event.anchor, event.start_mark
         if isinstance(event, yaml.AliasEvent):
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def whole_number(self, node: Any) -> int:
-        """What a plain number stands for; hexadecimal and the like where it says so."""
+        """Return a whole number; decimal unless its prefix says hexadecimal, octal or binary."""
         text = self.construct_scalar(node).replace("_", "")
         return int(text, 0) if re.match(r"[-+]?0[xob]", text) else int(text)
 
@@ -67,12 +67,12 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML text stands for; only plain values, no objects.
+    """Return the value of a YAML text; only plain values, no objects.
 
     Raises:
         YAMLError: it is none.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except (ValueError, RecursionError) as error:  # a number of too many digits, no such day, a thousand brackets
+        return yaml.load(text, _Loader)  # The loader is a SafeLoader.
+    except (ValueError, RecursionError) as error:  # Too many digits, no such day, or a thousand brackets.
         raise YAMLError(str(error)) from error

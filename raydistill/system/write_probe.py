@@ -1,4 +1,4 @@
-"""Whether a sweep's storage can be written to, found out quickly and before anything is computed."""
+"""A quick check that a sweep's storage can be written to, before anything is computed."""
 
 import os
 import re
@@ -9,9 +9,9 @@ import sys
 from raydistill.system.errors import UserError
 from raydistill.system.storage import has_password, is_local, open_place, read_file, replace_file
 
-PATIENCE = 30.0  # seconds; Arrow itself tries for minutes before it gives a silent host up
+PATIENCE = 30.0  # Seconds; Arrow itself retries for minutes before it gives up a silent host.
 NAME = ".raydistill-probe"
-HINTS = {  # words of AWS's errors, and what mends them
+HINTS = {  # Words of AWS's errors, and what to do.
     r"NO_SUCH_BUCKET|RESOURCE_NOT_FOUND|ucket does not exist|ucket not found": "there is no such bucket; make it first",
     r"INVALID_ACCESS_KEY|SIGNATURE|ACCESS_DENIED|CREDENTIAL|TOKEN|UNAUTHENTICATED|Forbidden|HTTP status 403": (
         "the credentials in the environment do not allow it (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ...)"
@@ -21,7 +21,7 @@ HINTS = {  # words of AWS's errors, and what mends them
 
 
 def check_writable(storage: str) -> None:
-    """Writes a small file to a sweep's storage, reads it and deletes it again.
+    """Write a small file to a sweep's storage, read it and delete it again.
 
     Object stores are tried in a process of their own: a call that waits for a silent host cannot be ended otherwise.
 
@@ -51,7 +51,7 @@ def check_writable(storage: str) -> None:
 
 
 def probe(storage: str) -> None:
-    """Writes a file, reads it and deletes it, where there is no folder yet in the one above.
+    """Write a file, read it and delete it; where there is no folder yet, in the one above.
 
     An OSError says why it cannot. The file's name is this call's own: several sweeps may begin at once.
     """

@@ -1,4 +1,4 @@
-"""How well two hypergradients agree, by direction and norm as well as by the largest difference."""
+"""Agreement of two hypergradients, by direction and norm as well as by the largest difference."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from raydistill.method import DistilledSet
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of something computed with what it should be; of several parts, the worst.
+    """Agreement of a computed value with the expected one; of several parts, the worst.
 
     error: norm of the difference over the norm. cosine: of the angle between them; the direction is right where it
     is 1. largest: largest difference over largest value. A single ReLU or pool that switches shows in `largest` long
@@ -24,12 +24,12 @@ class Agreement:
 
     @property
     def digits(self) -> float:
-        """Decimal digits that are right, by norm: 0 to 16; 0 for what is not a number."""
+        """Correct decimal digits, by norm: 0 to 16; 0 where something is not a number."""
         return 0.0 if math.isnan(self.error) else min(16.0, max(0.0, -math.log10(self.error or 1e-16)))
 
 
 def agreement(got: DistilledSet, expected: DistilledSet) -> Agreement:
-    """The worst over images, labels and raw rates, each for itself: their sizes differ by orders of magnitude."""
+    """Return the worst over images, labels and raw rates, each alone: their sizes differ by orders of magnitude."""
     parts = [
         tensor_agreement(getattr(got, name), getattr(expected, name)) for name in ("images", "labels", "raw_rates")
     ]
@@ -41,7 +41,7 @@ def agreement(got: DistilledSet, expected: DistilledSet) -> Agreement:
 
 
 def tensor_agreement(got: Tensor, expected: Tensor) -> Agreement:
-    """Of two tensors of one shape, computed in float64 on the CPU; `expected` is not all zero."""
+    """Compare two tensors of one shape, in float64 on the CPU; `expected` is not all zero."""
     a, b = (tensor.detach().to("cpu", torch.float64).flatten() for tensor in (got, expected))
     difference = a - b
     return Agreement(
@@ -52,5 +52,5 @@ def tensor_agreement(got: Tensor, expected: Tensor) -> Agreement:
 
 
 def _worst(values: list[float]) -> float:
-    """The largest; not a number where one is not, which `max` may overlook."""
+    """Return the largest; NaN where one of them is NaN, which `max` may overlook."""
     return math.nan if any(map(math.isnan, values)) else max(values)

@@ -1,4 +1,4 @@
-"""Runs the checks: side by side in a few processes, each with a time limit."""
+"""The checks run side by side in a few processes, each with a time limit."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.commands.doctor.work import ELSE, NO_RAY, work
 
 HERE = "raydistill.commands.doctor."
-GRACE = 5.0  # seconds for a process to end
+GRACE = 5.0  # Seconds for a process to end.
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Check:
 
 
 def plan() -> list[list[Check]]:
-    """The checks, as they are shown: the lists side by side, each one after the other in one process.
+    """Return the checks in the order shown: lists that run side by side, each one after the other in one process.
 
-    Torch takes seconds to import, and a GPU may be set to serve but one process at a time.
+    Torch takes seconds to import, and a GPU may be set to serve only one process at a time.
     """
     driver = "see whether nvidia-smi answers; a driver that hangs is mended by a restart of the machine"
     import_time = "importing takes seconds, minutes on a slow network folder: install on a disk of this machine"
     ray_limit, ray_slow = 60.0, "look into /tmp/ray/session_latest/logs; is the machine very busy?"
-    if os.environ.get("RAY_ADDRESS"):  # long enough to import Ray, and for one that is there to answer
+    if os.environ.get("RAY_ADDRESS"):  # The limit allows for importing Ray and for a cluster's answer.
         ray_limit, ray_slow = 20.0, f"somebody listens at RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {NO_RAY}"
     return [
         [
@@ -62,15 +62,15 @@ def plan() -> list[list[Check]]:
 
 
 def examine(options: Options, lists: list[list[Check]] | None = None, debug: bool = False) -> Iterator[Finding]:
-    """All findings, in the order of the lists, as soon as they are there.
+    """Yield all findings, in the order of the lists, as soon as they are known.
 
     Args:
-        options: what the checks are told.
+        options: the options of the checks.
         lists: of checks, by default those of `plan`.
         debug: show what the processes print, tracebacks among it.
     """
-    ended = threading.Event()  # also by Ctrl-C
-    resource_tracker.ensure_running()  # begun by the first process it would let Ctrl-C through to that one again
+    ended = threading.Event()  # Ctrl-C sets it, too.
+    resource_tracker.ensure_running()  # Started later, by the first process, it would unblock Ctrl-C for that process.
     queues = []
     for checks in plan() if lists is None else lists:
         queue: SimpleQueue[Finding | None] = SimpleQueue()
@@ -87,11 +87,11 @@ def examine(options: Options, lists: list[list[Check]] | None = None, debug: boo
 def _follow(
     queue: "SimpleQueue[Finding | None]", checks: list[Check], options: Options, debug: bool, ended: threading.Event
 ) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread and its processes: Ctrl-C is for main
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the main process, not for the checks'.
     try:
         for finding in one_after_the_other(checks, options, debug, ended):
             queue.put(finding)
-    except Exception as error:  # no process can be started
+    except Exception as error:  # No process can be started.
         queue.put(Finding(checks[0].name, ok=False, found=f"cannot be looked at: {error}"))
     finally:
         queue.put(None)
@@ -100,7 +100,7 @@ def _follow(
 def one_after_the_other(
     checks: list[Check], options: Options, debug: bool = False, ended: threading.Event | None = None
 ) -> Iterator[Finding]:
-    """The findings of a list, until `ended`. Where a process dies or is silent too long, another does the rest."""
+    """Yield the findings of a list, until `ended`. Where a process dies or is silent too long, a new one takes over."""
     waiting, ended = list(checks), ended or threading.Event()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +123,7 @@ def one_after_the_other(
 
 
 def _heard(pipe: Connection, waiting: list[Check]) -> Iterator[Finding]:
-    """What a process finds, until all is done or it is silent too long; takes what is done off the list.
+    """Yield a process's findings, until all are there or it is silent too long; remove done checks from the list.
 
     Raises:
         EOFError: the process is dead.
@@ -135,14 +135,14 @@ def _heard(pipe: Connection, waiting: list[Check]) -> Iterator[Finding]:
             yield Finding(check.name, False, f"no answer in {check.limit:.0f} s", check.slow)
             return
         finding = pipe.recv()
-        if finding is None:  # that was all of this check
+        if finding is None:  # The check is complete.
             waiting.pop(0)
         else:
             yield finding
 
 
 def _end(code: int | None, words: Path | None) -> str:
-    """How a process ended, and its last words."""
+    """Describe how a process ended, with its last words."""
     how = signal.Signals(-code).name if code is not None and code < 0 else f"code {code}"
     lines = words.read_text(errors="replace").splitlines() if words and words.exists() else []
     last = next((f": {line.strip()[:200]}" for line in reversed(lines) if line.strip()), "")

@@ -1,11 +1,11 @@
-"""What a check is told, and what it finds."""
+"""Options and findings of a check."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says of places: the folder of data sets, None for the usual one, and the storage of sweeps."""
+    """Places that the user named: the folder of data sets (None for the default), and the storage of sweeps."""
 
     data_dir: str | None
     storage: str
@@ -13,10 +13,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is well, what was found, and what to do.
+    """One line of the report: what was checked, whether it is well, what was found, and what to do.
 
-    Where it is well and there is something to do all the same, the line is a note: something optional is missing, and
-    `todo` says what that costs.
+    A line that is well and has a `todo` is a note: something optional is missing, and `todo` says what that costs.
     """
 
     name: str
@@ -26,5 +25,5 @@ class Finding:
 
     @property
     def state(self) -> str:
-        """As it is shown: ok, note or fails."""
+        """Word on the screen: ok, note or fails."""
         return "fails" if not self.ok else "note" if self.todo else "ok"

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: a container or a batch system may have set limits (cgroups)."""
+"""Limits of this process on cores and memory, which a container or a batch system may have set (cgroups)."""
 
 import math
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ OWN = Path("/proc/self/cgroup")
 
 
 def core_limit(root: Path = ROOT, own: Path = OWN) -> float:
-    """Cores' worth of time that this process may take, inf for no limit. Affinity does not show it."""
+    """Return the cores' worth of time that this process may take, inf for no limit. Affinity does not show it."""
     limit = math.inf
     for folder in _groups("cpu", root, own):
         quota = _numbers(folder / "cpu.max") or (
-            *_numbers(folder / "cpu.cfs_quota_us"),  # of version 1
+            *_numbers(folder / "cpu.cfs_quota_us"),  # The file of version 1.
             *_numbers(folder / "cpu.cfs_period_us"),
         )
         if len(quota) == 2 and quota[0] > 0:
@@ -22,7 +22,7 @@ def core_limit(root: Path = ROOT, own: Path = OWN) -> float:
 
 
 def memory(root: Path = ROOT, own: Path = OWN) -> tuple[float, float]:
-    """Main memory in bytes: what is free, and all there is for this process."""
+    """Return main memory in bytes: free for this process, and its total."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     about = {words[0]: float(words[1]) * 1024 for words in lines if len(words) > 1}
     free, total = about["MemAvailable:"], about["MemTotal:"]
@@ -36,7 +36,7 @@ def memory(root: Path = ROOT, own: Path = OWN) -> tuple[float, float]:
 
 
 def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
-    """The folders of this process's groups and of all above them, of either version of cgroups."""
+    """Return the folders of this process's groups and of all above them, of either version of cgroups."""
     for line in own.read_text().splitlines() if own.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -47,7 +47,7 @@ def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
 
 
 def _cached(folder: Path) -> float:
-    """Bytes of files that a group keeps in memory until somebody needs it."""
+    """Return bytes of cached files, which a group frees when somebody needs memory."""
     try:
         about = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return float(about.get("total_inactive_file") or about["inactive_file"])
@@ -56,7 +56,7 @@ def _cached(folder: Path) -> float:
 
 
 def _numbers(file: Path) -> tuple[float, ...]:
-    """The numbers in a file, inf for max; none where there is no such file."""
+    """Return the numbers in a file, inf for max; none where there is no such file."""
     try:
         return tuple(math.inf if word == "max" else float(word) for word in file.read_text().split())
     except (OSError, ValueError):

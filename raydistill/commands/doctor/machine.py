@@ -1,4 +1,4 @@
-"""Checks of what is installed and of the machine: versions, driver, devices, threads, C compiler."""
+"""Checks of the machine: driver, devices, threads, C compiler."""
 
 import importlib.util
 import logging
@@ -14,13 +14,13 @@ from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.commands.doctor.limits import core_limit, memory
 
 GIB = 2**30
-ENOUGH = 1.0  # GiB of a GPU, for a trial of a small network
+ENOUGH = 1.0  # GiB of a GPU that a trial of a small network takes.
 PINS = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
-DRIVER = Path("/proc/driver/nvidia/version")  # is there where NVIDIA's driver is loaded
+DRIVER = Path("/proc/driver/nvidia/version")  # The file exists where NVIDIA's driver is loaded.
 
 
 def look_at_driver(options: Options) -> Iterator[Finding]:
-    """Whether torch and the GPU's driver fit together."""
+    """Check that torch and the GPU's driver fit together."""
     import torch
 
     built = torch.version.cuda
@@ -52,7 +52,7 @@ def look_at_driver(options: Options) -> Iterator[Finding]:
 
 
 def look_at_devices(options: Options) -> Iterator[Finding]:
-    """Memory of each device that computes, and what it is."""
+    """Report each device that computes, and its memory."""
     import torch
 
     free, total = memory()
@@ -66,8 +66,8 @@ def look_at_devices(options: Options) -> Iterator[Finding]:
 
 
 def look_at_threads(options: Options) -> Iterator[Finding]:
-    """Cores of this process, and whether torch has a thread for each."""
-    cores, limit = len(os.sched_getaffinity(os.getppid())), core_limit()  # torch may have pinned this process itself
+    """Report the cores of this process, and whether torch has a thread for each."""
+    cores, limit = len(os.sched_getaffinity(os.getppid())), core_limit()  # torch may have pinned this process itself..
     import torch
 
     from raydistill.system.device import use_threads
@@ -88,7 +88,7 @@ def look_at_threads(options: Options) -> Iterator[Finding]:
 
 
 def look_at_compiler(options: Options) -> Iterator[Finding]:
-    """Whether our C kernels can be built and loaded and, beside a GPU, what torch's compiler needs."""
+    """Check that our C kernels can be built and loaded and, beside a GPU, that torch's compiler has what it needs."""
     import torch
 
     from raydistill.kernels.conv_relu_pool_c import c_kernels
@@ -108,7 +108,7 @@ def look_at_compiler(options: Options) -> Iterator[Finding]:
 
 
 class _Reasons(logging.Handler):
-    """What was last logged."""
+    """A logging handler that keeps the last message."""
 
     said = ""
 

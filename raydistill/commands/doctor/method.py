@@ -20,18 +20,18 @@ from raydistill.system.device import use_precision, use_threads
 
 SETS, NETWORKS, STEPS, EPOCHS, IMAGES, CLASSES = 2, 3, 2, 2, 3, 4
 SHAPES = {"lenet": (1, 12, 12), "convnet": (3, 8, 8)}
-DIGITS = 4.0  # that float32 must have of float64; it has 6 where no ReLU or pool switches
-SEEDS = range(3)  # rounding makes a ReLU or pool switch here and there, and wrong kernels are wrong each time
-CALLS = 12  # of a captured function: the first few run as usual
+DIGITS = 4.0  # Digits of float64 that float32 must have; it has 6 where no ReLU or pool switches.
+SEEDS = range(3)  # Rounding can make a ReLU or pool switch with one seed; wrong kernels are wrong with each.
+CALLS = 12  # Calls of a captured function; the first few run without a graph.
 
 
 def look_at_hypergradient(options: Options) -> Iterator[Finding]:
-    """In float32 on each device, of a small LeNet and ConvNet, against plain autograd in float64."""
-    use_threads(1)  # as much as small tensors need; more would wait for each other on a busy machine
-    problems = {name: [Problem(name, seed) for seed in SEEDS] for name in SHAPES}
+    """Compare the float32 hypergradient of a small LeNet and ConvNet on each device with plain autograd in float64."""
+    use_threads(1)  # Small tensors need no more; several threads would wait for each other on a busy machine.
+    cases = {name: [SmallCase(name, seed) for seed in SEEDS] for name in SHAPES}
     for device in [torch.device("cpu"), *gpus()]:
         use_precision("float32", device)
-        found = {name: best(each, device) for name, each in problems.items()}
+        found = {name: best(each, device) for name, each in cases.items()}
         digits = ", ".join(f"{name} {a.digits:.1f} digits (cosine {a.cosine:.6f})" for name, a in found.items())
         ok = all(a.digits >= DIGITS for a in found.values())
         todo = "" if ok else f"under {DIGITS:g} digits is wrong: another torch or driver? Do not use this device"
@@ -39,19 +39,19 @@ def look_at_hypergradient(options: Options) -> Iterator[Finding]:
 
 
 def look_at_graph(options: Options) -> Iterator[Finding]:
-    """A function captured as a CUDA graph and replayed, on each GPU."""
+    """Check a function that is captured as a CUDA graph and replayed, on each GPU."""
     for device in gpus():
         with torch.cuda.device(device):
             yield replayed(device)
 
 
 def gpus() -> list[torch.device]:
-    """All that torch can use."""
+    """Return the GPUs that torch can use."""
     return [torch.device("cuda", i) for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
 
 
 def replayed(device: torch.device) -> Finding:
-    """Whether a replay computes what the function does, and computes it without calling it."""
+    """Return whether a replay computes what the function does, without calling the function."""
     name, calls = f"graph {device}", []
 
     def function(x: Tensor) -> Tensor:
@@ -70,31 +70,31 @@ def replayed(device: torch.device) -> Finding:
     return Finding(name, True, f"captured, and replayed {CALLS - made} times")
 
 
-def best(problems: "list[Problem]", device: torch.device) -> Agreement:
-    """The first agreement that will do, else the best."""
+def best(cases: "list[SmallCase]", device: torch.device) -> Agreement:
+    """Return the first agreement that is good enough, else the best."""
     found: list[Agreement] = []
-    for problem in problems:
-        found.append(agreement(problem.in_float32(device), problem.expected))
+    for case in cases:
+        found.append(agreement(case.in_float32(device), case.expected))
         if found[-1].digits >= DIGITS:
             break
     return max(found, key=lambda each: each.digits)
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """P small sets, N networks for each, and real images, all drawn from a seed."""
+class SmallCase:
+    """A small test case: P sets, N networks for each, and real images, all drawn from a seed."""
 
     name: str
     seed: int
 
     @cached_property
     def network(self) -> Network:
-        """A new one, so that nothing was recorded for it."""
+        """A new network, for which nothing is recorded."""
         return build_network(DistillConfig(network=self.name, width=8, depth=2), SHAPES[self.name], CLASSES)
 
     @cached_property
     def tensors(self) -> tuple[DistilledSet, Tensor, Tensor, Tensor]:
-        """P stacked sets, initial weights [P, N, W], real images and their classes."""
+        """Return P stacked sets, initial weights [P, N, W], real images and their classes."""
         generator, shape = named_generator(self.seed, f"doctor/{self.name}"), SHAPES[self.name]
         images = torch.randn(SETS, STEPS, IMAGES, *shape, generator=generator)
         labels = torch.randn(SETS, STEPS, IMAGES, CLASSES, generator=generator).softmax(-1)
@@ -106,17 +106,17 @@ class Problem:
         return DistilledSet.from_rates(images, labels, rates), weights, real, classes
 
     def in_float32(self, device: torch.device) -> DistilledSet:
-        """The hypergradient as it is computed in every run."""
+        """Return the hypergradient as every run computes it."""
         distilled, *others = self.tensors
         return hypergradient(self.network, distilled.to(device), *(tensor.to(device) for tensor in others))[1]
 
     @cached_property
     def expected(self) -> DistilledSet:
-        """The same in float64, one set and network after the other, by torch's own operations and plain autograd."""
+        """Hypergradient in float64, one set and network at a time, by torch's operations and plain autograd."""
         distilled, weights, real, classes = self.tensors
         doubles = DistilledSet(*(t.double() for t in (distilled.images, distilled.labels, distilled.raw_rates)))
         native = os.environ.get("RAYDISTILL_NATIVE")
-        os.environ["RAYDISTILL_NATIVE"] = "0"  # no kernels of ours: they are looked for once for each dtype
+        os.environ["RAYDISTILL_NATIVE"] = "0"  # It excludes our kernels, which are searched once for each dtype.
         try:
             return DistilledSet.stack(
                 [
@@ -131,7 +131,7 @@ class Problem:
 
 
 def by_autograd(network: Network, one: DistilledSet, starts: Tensor, real: Tensor, classes: Tensor) -> DistilledSet:
-    """The hypergradient of a set for the mean over networks [N, W], from one graph through the whole training."""
+    """Return a set's hypergradient for the mean over networks [N, W], from one graph through the whole training."""
     leaves = [t.clone().requires_grad_() for t in (one.images, one.labels, one.raw_rates)]
     learned = DistilledSet(*leaves)
     losses = []

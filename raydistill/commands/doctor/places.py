@@ -1,4 +1,4 @@
-"""Checks of where things lie: the folder of data sets, and the storage of sweeps."""
+"""Checks of places: the folder of data sets, and the storage of sweeps."""
 
 import os
 import shutil
@@ -11,11 +11,11 @@ from raydistill.system.storage import at_home, home, is_local
 from raydistill.system.write_probe import check_writable
 
 GIB = 2**30
-LITTLE = 1.0  # GiB; checkpoints and artifacts of a sweep take more than that
+LITTLE = 1.0  # GiB; checkpoints and artifacts of a sweep can take more.
 
 
 def look_at_data(options: Options) -> Iterator[Finding]:
-    """The folder of downloaded data sets, and which of them lie there."""
+    """Report the folder of downloaded data sets, and which of them it contains."""
     from raydistill.data.sources import FILES, data_folder, is_there
 
     named = options.data_dir or os.environ.get("RAYDISTILL_DATA")
@@ -40,7 +40,7 @@ def look_at_data(options: Options) -> Iterator[Finding]:
 
 
 def look_at_storage(options: Options) -> Iterator[Finding]:
-    """Whether a sweep's storage takes files and gives them back, and how much room it has."""
+    """Check that a sweep's storage can be written and read, and report its free space."""
     check_writable(options.storage)
     if not is_local(options.storage):
         yield Finding("storage", True, f"{options.storage}: write, read, delete")

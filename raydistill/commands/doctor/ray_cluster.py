@@ -12,12 +12,12 @@ from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.system.shell import command
 
 GIB = 2**30
-SHARED = "/dev/shm"  # where Ray keeps real data for all trials of a node
-LITTLE = 1.0  # GiB there
+SHARED = "/dev/shm"  # Ray keeps the real data of all trials of a node there.
+LITTLE = 1.0  # GiB that should be free in `SHARED`.
 
 
 def look_at_token(options: Options) -> Iterator[Finding]:
-    """Whoever has Ray's token runs anything on the cluster, so it is this user's alone."""
+    """Check that only this user can read Ray's token: whoever has it can run anything on the cluster."""
     file = token_file()
     mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
     if mode != "token":
@@ -41,7 +41,7 @@ def look_at_token(options: Options) -> Iterator[Finding]:
 
 
 def look_at_ray(options: Options) -> Iterator[Finding]:
-    """Whether the cluster answers that a sweep would join, or a Ray of our own can be started."""
+    """Check that the cluster that a sweep would join answers, or that a Ray of our own can be started."""
     address = cluster_address()
     if address and (silence := silence_at(address)):
         yield Finding("ray", False, silence, mend())

@@ -1,4 +1,4 @@
-"""How findings look on the screen: aligned, one after the other as they come."""
+"""Findings on the screen: aligned, one after the other as they come."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from rich.text import Text
 from raydistill.commands.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "note": "yellow", "fails": "bold red"}
-WIDTH = 20  # of the longest name, hypergradient cuda:0
+WIDTH = 20  # Letters of the longest name, hypergradient cuda:0.
 
 
 def print_findings(findings: Iterable[Finding], console: Console) -> list[Finding]:
-    """Prints each finding as it comes, and how it stands in all; returns them.
+    """Print each finding as it comes, and a summary; return the findings.
 
-    Where the screen is no terminal, each is one line, however long, for those who search it.
+    Where the output is no terminal, each is one line of any length, so that it can be searched.
     """
     found = []
     with console.status("looking"):
@@ -32,7 +32,7 @@ def print_findings(findings: Iterable[Finding], console: Console) -> list[Findin
 
 
 def _row(finding: Finding) -> Table:
-    """Name, state, and the words in a column of their own, however narrow the terminal."""
+    """Return a row of name, state and text; the text stays in its column on narrow terminals, too."""
     row = Table.grid(padding=(0, 2, 0, 0))
     row.add_column(width=WIDTH)
     row.add_column(width=5)
@@ -42,6 +42,6 @@ def _row(finding: Finding) -> Table:
 
 
 def _said(finding: Finding) -> Text:
-    """What was found and what to do; never markup, as paths may hold brackets."""
+    """Return what was found and what to do, without markup, as paths may contain brackets."""
     arrow = " -> " if finding.todo else ""
     return Text.assemble(finding.found, (f"{arrow}{finding.todo}", COLOURS[finding.state]))

@@ -1,4 +1,4 @@
-"""The check of what is installed against what raydistill, and its parts, ask for."""
+"""The check of installed versions against what raydistill, and its dependencies, ask for."""
 
 import platform
 import tomllib
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def look_at_versions(options: Options) -> Iterator[Finding]:
-    """Python and packages, within pyproject's bounds, and torchvision made for this torch."""
+    """Check that Python and packages are within pyproject's bounds, and torchvision was made for this torch."""
     own, python, wanted = asked_for()
     parts = [f"python {platform.python_version()}", f"raydistill {own}"]
     parts += [f"{name} {installed(name) or 'missing'}" for name in SHOWN]
@@ -30,7 +30,7 @@ def look_at_versions(options: Options) -> Iterator[Finding]:
 
 
 def asked_for() -> tuple[str, str, list[Requirement]]:
-    """Version, Python and packages that raydistill asks for: of pyproject.toml beside it, else as it was installed."""
+    """Return raydistill's version and the Python and packages it asks for: of pyproject.toml, else of its metadata."""
     if PROJECT.exists():
         project = tomllib.loads(PROJECT.read_text())["project"]
         return project["version"], project["requires-python"], [Requirement(text) for text in project["dependencies"]]
@@ -39,7 +39,7 @@ def asked_for() -> tuple[str, str, list[Requirement]]:
 
 
 def installed(name: str) -> str | None:
-    """The version of a package; None where it is not installed."""
+    """Return the version of a package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -47,7 +47,7 @@ def installed(name: str) -> str | None:
 
 
 def unmet(wanted: Requirement) -> Iterator[str]:
-    """What to install where a package is missing or outside its bounds."""
+    """Return what to install where a package is missing or outside its bounds."""
     there = installed(wanted.name)
     if there is None:
         yield f"install '{wanted}'"
@@ -56,7 +56,7 @@ def unmet(wanted: Requirement) -> Iterator[str]:
 
 
 def _requirements(name: str) -> list[Requirement]:
-    """What an installed package asks for here, extras left out."""
+    """Return the requirements of an installed package, without extras."""
     try:
         found = [Requirement(text) for text in requires(name) or []]
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The side of a process that runs checks: what they find, and what they raise, goes through a pipe."""
+"""The process that runs checks: it sends their findings and errors through a pipe."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ NO_RAY = (
     "is the port the head's (6379)? Bring the cluster's token here (~/.ray/auth_token, mode 600), "
     "and export RAY_AUTH_MODE=token"
 )
-HINTS = {  # words of errors, and what mends them
+HINTS = {  # Words of errors, and what to do.
     r"no kernel image": "this torch has no kernels for this GPU; install one that is built for its compute capability",
     r"out of memory": "the GPU's memory is taken; nvidia-smi shows by whom",
     r"devices are busy|device\(s\) is/are busy": "another process has the GPU for itself (compute mode); wait for it",
@@ -28,13 +28,13 @@ ELSE = "raydistill doctor --debug shows where it comes from"
 
 
 def work(pipe: Connection, jobs: list[tuple[str, str]], options: Options, words: Path | None) -> None:
-    """Runs checks (name, module) in order; sends each finding, and None after the last one of each check.
+    """Run checks (name, module) in order; send each finding, and None after the last one of each check.
 
     Args:
-        pipe: to the process that shows the findings.
+        pipe: the pipe to the process that shows the findings.
         jobs: the checks, functions `look_at_<name>` in a module.
-        options: for them.
-        words: a file for what libraries print; None to leave it on the screen.
+        options: the options of the checks.
+        words: a file for the output of libraries; None to leave it on the screen.
     """
     if words is not None:
         file = os.open(words, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -52,9 +52,9 @@ def work(pipe: Connection, jobs: list[tuple[str, str]], options: Options, words:
 
 
 def broken(name: str, error: Exception) -> Finding:
-    """The one line of an exception."""
+    """Return the one line of an exception."""
     said = " ".join(str(error).split())
     if isinstance(error, UserError):
-        return Finding(name, False, said)  # says itself what to do
+        return Finding(name, False, said)  # The message says what to do.
     todo = next((todo for words, todo in HINTS.items() if re.search(words, said)), ELSE)
     return Finding(name, False, f"{type(error).__name__}: {said[:300]}", todo)

@@ -35,11 +35,11 @@ def test_a_hypergradient_that_has_too_few_digits(monkeypatch):
 
 
 def test_a_seed_that_meets_a_switch_is_not_the_last_word(monkeypatch):
-    problems = [method.Problem("lenet", seed) for seed in (0, 1)]
-    wrong = method.DistilledSet.stack([part.detached() for part in problems[1].expected.unstack()])
-    problems[0].__dict__["expected"] = wrong  # of other images
-    assert method.best(problems[:1], torch.device("cpu")).digits < 1
-    assert method.best(problems, torch.device("cpu")).digits > 5
+    cases = [method.SmallCase("lenet", seed) for seed in (0, 1)]
+    wrong = method.DistilledSet.stack([part.detached() for part in cases[1].expected.unstack()])
+    cases[0].__dict__["expected"] = wrong  # of other images
+    assert method.best(cases[:1], torch.device("cpu")).digits < 1
+    assert method.best(cases, torch.device("cpu")).digits > 5
 
 
 def test_a_function_that_is_never_replayed():
