@@ -2,9 +2,9 @@
 
     uv run python benchmarks/against.py ../before a b1 --turns 3
 
-Both checkouts run their own speed.py and latency.py by turns, in the environment of this call. The script prints a table
-of medians and writes it to benchmarks/results/DATE-against-DEVICE.md. The speed of a case is the ratio to the textbook in
-the same run, so that the load of the machine cancels out; waits are in seconds.
+Both checkouts run their own speed.py and latency.py by turns, in the environment of this call. The script prints a
+table of medians and writes it to benchmarks/results/DATE-against-DEVICE.md. The speed of a case is the ratio to the
+textbook in the same run, so that the load of the machine cancels out; waits are in seconds.
 """
 
 import argparse
