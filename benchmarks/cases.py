@@ -10,7 +10,12 @@ from raydistill.data import Dataset, load_dataset
 from raydistill.method import Distiller
 from raydistill.networks import build_network
 
-PAPER = {"batch_size": 1024, "epochs": 3, "outer_lr": 0.01, "outer_schedule": "constant", "clip": None, "average": 0.0}
+PAPER = {
+    "batch_size": 1024,
+    "epochs": 3,
+    "outer_lr": 0.01,
+    "outer": {"schedule": "constant", "clip": None, "average": 0.0},
+}
 MNIST = {"dataset": "mnist", "network": "lenet", "inner_lr": 0.02, **PAPER}
 CIFAR = {"dataset": "parquet", "inner_lr": 0.001, "weights": "random", **PAPER}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from record import RESULTS, commit, device_name
 
-from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.overrides import with_overrides
+from raydistill.config.settings import read_yaml, validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.sweep import driver
 from raydistill.sweep.searching.trial import DistillTrial

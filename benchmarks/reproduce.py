@@ -24,7 +24,8 @@ import torch
 from record import RESULTS, commit, device_name
 
 from raydistill.config.settings import read_yaml, validated
-from raydistill.config.sweep_config import Published, SweepConfig
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_sections import Published
 
 ROOT = Path(__file__).parents[1]
 LESS_IS_MORE = ("test_class_accuracy",)

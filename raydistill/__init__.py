@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raydistill.config.distill_config import DistillConfig, PretrainConfig
+    from raydistill.config.distill_config import DistillConfig
+    from raydistill.config.pretrain_config import PretrainConfig
     from raydistill.config.sweep_config import SweepConfig
     from raydistill.evaluation.accuracy import evaluate
     from raydistill.method import DistilledSet
@@ -43,7 +44,7 @@ _HOMES = {
     "DistillConfig": "config.distill_config",
     "DistilledSet": "method",
     "Diverged": "system.errors",
-    "PretrainConfig": "config.distill_config",
+    "PretrainConfig": "config.pretrain_config",
     "SweepConfig": "config.sweep_config",
     "UserError": "system.errors",
     "compare": "runs.comparison",

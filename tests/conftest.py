@@ -80,7 +80,7 @@ def small() -> DistillConfig:
 def local_ray() -> Iterator[None]:
     """One local Ray for the tests of a file."""
     from raydistill.cluster.connect import ray_running
-    from raydistill.config.sweep_config import Resources
+    from raydistill.config.sweep_sections import Resources
 
     with ray_running(Resources()):
         yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 
 from raydistill.cluster.private_ray import is_ray, named_address, ray_folder, start_private_ray
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 from raydistill.system.errors import UserError
 from raydistill.system.output import in_a_line
 

@@ -24,7 +24,8 @@ from raydistill.system.output import say
 from raydistill.system.shell import command, typed
 
 if TYPE_CHECKING:
-    from raydistill.config.distill_config import DistillConfig, PretrainConfig
+    from raydistill.config.distill_config import DistillConfig
+    from raydistill.config.pretrain_config import PretrainConfig
     from raydistill.store.artifact import Artifact
 
 MOST_LETTERS = 80  # The longest name of a folder, which may contain a path; file systems take 255 bytes.
@@ -46,8 +47,9 @@ def distill(
     """Distil one set: raydistill distill --set dataset=mnist --set images_per_class=1."""
     with one_line_errors(debug):
         from raydistill.config.distill_config import DistillConfig
-        from raydistill.config.settings import read_yaml, validated, with_overrides
-        from raydistill.config.sweep_config import run_settings
+        from raydistill.config.overrides import with_overrides
+        from raydistill.config.settings import read_yaml, validated
+        from raydistill.config.sweep_file import run_settings
 
         if resume is not None and (config or overrides or out):
             raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
@@ -88,8 +90,9 @@ def pretrain(
 ) -> None:
     """Train a bank of networks to start from; the same command goes on with one that was stopped."""
     with one_line_errors(debug):
-        from raydistill.config.distill_config import PretrainConfig
-        from raydistill.config.settings import read_yaml, validated, with_overrides
+        from raydistill.config.overrides import with_overrides
+        from raydistill.config.pretrain_config import PretrainConfig
+        from raydistill.config.settings import read_yaml, validated
 
         values = with_overrides(read_yaml(config) if config else {}, overrides or [], PretrainConfig)
         settings = validated(PretrainConfig, values)
@@ -130,7 +133,7 @@ def _name(settings: "DistillConfig | PretrainConfig") -> str:
     """Return the name of a run or bank that the user gave none."""
     from raydistill.system.storage import readable
 
-    name = f"{readable(settings.dataset)}-{settings.network}".replace(":", "-").replace("/", "_")
+    name = f"{readable(settings.dataset)}-{settings.network.name}".replace(":", "-").replace("/", "_")
     return name[-MOST_LETTERS:]
 
 

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from raydistill.config.distill_config import PretrainConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.runs.distillation import Watcher
 from raydistill.runs.run import Metrics, Run
@@ -36,7 +36,7 @@ class ProgressBar(Watcher):
         images = run.current.num_images
         say(
             self.console,
-            f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network}, "
+            f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network.name}, "
             f"{config.weights} weights, on {run.device}",
         )
         self.bar.update(self.task, total=config.iterations, completed=run.iteration)
@@ -92,7 +92,7 @@ def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[
     """Show a bar over all epochs of all networks of a bank; yield the function to call after each epoch."""
     bar = _bar(console)
     task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
-    say(console, f"{config.dataset}: {config.nets} networks ({config.network}), {config.epochs} epochs each")
+    say(console, f"{config.dataset}: {config.nets} networks ({config.network.name}), {config.epochs} epochs each")
     if console.is_terminal:
         bar.start()
 

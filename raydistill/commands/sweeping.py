@@ -24,8 +24,10 @@ def sweep(
 ) -> None:
     """Search settings with Ray Tune and Optuna: raydistill sweep sweeps/digits.yaml."""
     with one_line_errors(debug):
-        from raydistill.config.settings import validated, with_overrides
-        from raydistill.config.sweep_config import SweepConfig, sweep_values
+        from raydistill.config.overrides import with_overrides
+        from raydistill.config.settings import validated
+        from raydistill.config.sweep_config import SweepConfig
+        from raydistill.config.sweep_file import sweep_values
 
         if allow_other_data and not resume:
             raise UserError("--allow-other-data: is for --resume; a new sweep takes the data that are there")

@@ -75,7 +75,7 @@ def _text_or_numbers(values: np.ndarray, where: str) -> np.ndarray:
         return np.array([text(value) for value in values], dtype=str)
     if all(isinstance(value, int | np.integer) for value in values):
         return np.array(values.tolist())
-    raise UserError(f"{where}: holds neither whole numbers nor names; set label_column to one that does")
+    raise UserError(f"{where}: holds neither whole numbers nor names; set data.label_column to one that does")
 
 
 def _check_range(parts: Sequence[np.ndarray], count: int, where: str) -> None:

@@ -62,7 +62,7 @@ def images_of(
         pixels = np.ascontiguousarray(_levels(_channels_first(pixels, _names(column.type), where), where))
         return fit_images(pixels, wanted.size, wanted.channels), None
     if not holds_images(column.type):
-        raise UserError(f"{where}: holds no images but {column.type}; set image_column to one that does")
+        raise UserError(f"{where}: holds no images but {column.type}; set data.image_column to one that does")
     encoded = _encoded(column, where, folder)
     return decode_images(encoded, [f"{where}, row {row}" for row in range(len(encoded))], wanted)
 

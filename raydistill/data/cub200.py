@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.download import ELSEWHERE
 from raydistill.data.photos import decode_photos, read_rows
 from raydistill.data.raw import RawData, assembled

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.augment import augmented
 from raydistill.data.images import in_parts
 from raydistill.data.overlaps import tell_overlaps
@@ -135,7 +135,7 @@ class Dataset:
 def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Dataset:
     """Read and split `config.dataset`, on the CPU, and compute its normalisation.
 
-    The validation split is drawn from the training data, by class, with `config.split_seed`; mean and std are those
+    The validation split is drawn from the training data, by class, with `data.split_seed`; mean and std are those
     of the rest of the training data. The test data are the source's own.
 
     Args:
@@ -147,10 +147,10 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
     """
     raw = read_source(config, data_dir)
     try:
-        train, val = stratified(raw.train.labels, config.val_fraction, config.split_seed)
+        train, val = stratified(raw.train.labels, config.data.val_fraction, config.data.split_seed)
     except ValueError as error:
         raise UserError(
-            f"val_fraction={config.val_fraction}: {config.dataset} with {len(raw.train)} training images of "
+            f"data.val_fraction={config.data.val_fraction}: {config.dataset} with {len(raw.train)} training images of "
             f"{len(raw.class_names)} classes cannot be split so: {error}"
         ) from error
     parts = {"train": raw.train.at(train), "validation": raw.train.at(val), "test": raw.test}

@@ -83,7 +83,8 @@ def decode_images(encoded: Sequence[bytes | Path], names: Sequence[str], wanted:
             if image.shape != images.shape[1:]:
                 first, other = ("x".join(str(n) for n in shape[1:]) for shape in (images.shape[1:], image.shape))
                 raise UserError(
-                    f"{names[row]}: is {other} pixels and {names[0]} {first}; set image_size to bring them together"
+                    f"{names[row]}: is {other} pixels and {names[0]} {first}; set data.image_size to bring them "
+                    "together"
                 )
             images[row] = image
     return images, digest.hexdigest()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.classes import numbered, text
 from raydistill.data.decoding import Wanted, decode_images, is_image_file
 from raydistill.data.listed import Listed, aside, folders_in, read_lists, visible
@@ -30,8 +30,10 @@ def read_folder(config: DataSettings, path: Path) -> RawData:
     listed = read_lists(root, config, by_class=_tells_classes(by_class))
     if listed is not None:
         return _assembled(listed, set(), config, path)
-    if config.image_column or config.label_column:
-        raise UserError("image_column and label_column are for tables, or for a folder with metadata.csv or train.csv")
+    if config.data.image_column or config.data.label_column:
+        raise UserError(
+            "data.image_column and data.label_column are for tables, or for a folder with metadata.csv or train.csv"
+        )
     splits = train_and_test(by_class, str(path))
     if not any(splits):
         raise UserError(
@@ -47,7 +49,7 @@ def _assembled(parts: list[list[Listed]], classes: set[str], config: DataSetting
     labels, class_names = numbered(
         [np.array([row.label for row in part]) for part in parts], str(path), of=sorted(classes)
     )
-    wanted = Wanted(config.image_size, config.channels, config.background)
+    wanted = Wanted(config.data.image_size, config.data.channels, config.data.background)
     read = []
     for part, numbers in zip(parts, labels, strict=True):
         files = [row.file for row in part]

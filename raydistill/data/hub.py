@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.raw import RawData
 from raydistill.data.splits import split_of, train_and_test
 from raydistill.data.tables import raw_of
@@ -25,15 +25,15 @@ def read_hub(config: DataSettings, name: str) -> RawData:
 
     def load(split: str | None) -> Any:
         try:
-            return datasets.load_dataset(name, config.hf_config, revision=config.hf_revision, split=split)
+            return datasets.load_dataset(name, config.data.hub.config, revision=config.data.hub.revision, split=split)
         except Exception as error:  # The network, the hub and the file formats have many errors.
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"dataset={config.dataset}: cannot be had ({reason})") from error
 
-    if config.hf_split is not None:
-        splits = config.hf_split.split(",")
+    if config.data.hub.split is not None:
+        splits = config.data.hub.split.split(",")
         if len(splits) > 2:
-            raise UserError(f"hf_split={config.hf_split}: should be TRAIN or TRAIN,TEST")
+            raise UserError(f"data.hub.split={config.data.hub.split}: should be TRAIN or TRAIN,TEST")
         groups = [[load(split.strip())] for split in splits]
     else:
         found: dict[str | None, list[Any]] = {}

@@ -45,7 +45,7 @@ def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
         return images
     if images.shape[1] not in (1, 3):
         raise UserError(
-            f"channels={channels}: the images have {images.shape[1]} channels; only 1 or 3 can be converted"
+            f"data.channels={channels}: the images have {images.shape[1]} channels; only 1 or 3 can be converted"
         )
     if channels == 3:
         return np.repeat(images, 3, axis=1)

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.splits import split_of, train_and_test
 from raydistill.system.errors import UserError
 
@@ -60,12 +60,12 @@ def read_lists(root: Path, config: DataSettings, by_class: bool) -> list[list[Li
 
 def _rows(table: Path, config: DataSettings, needed: bool) -> list[Listed]:
     """Return the rows of a table; none, with a log line, where it has no classes and they are not needed."""
-    columns = _read(table, config.image_column)
-    file = _column(table, columns, "image", config.image_column, FILES)
-    if not needed and not config.label_column and not {name.lower() for name in columns} & set(LABELS):
+    columns = _read(table, config.data.image_column)
+    file = _column(table, columns, "image", config.data.image_column, FILES)
+    if not needed and not config.data.label_column and not {name.lower() for name in columns} & set(LABELS):
         logger.warning("%s: is not used, as it has no classes", table)
         return []
-    label = _column(table, columns, "label", config.label_column, LABELS)
+    label = _column(table, columns, "label", config.data.label_column, LABELS)
     rows = []
     for number, (name, value) in enumerate(zip(columns[file], columns[label], strict=True)):
         path = _beside(table, str(name))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.decoding import Wanted, decode_images
 from raydistill.data.raw import Part
 from raydistill.system.errors import UserError
@@ -19,9 +19,9 @@ def decode_photos(files: Sequence[Path], labels: np.ndarray, config: DataSetting
     Raises:
         UserError: names the first file that is not an image.
     """
-    size, channels = config.image_size or PHOTO_SIZE, config.channels or 3
+    size, channels = config.data.image_size or PHOTO_SIZE, config.data.channels or 3
     names = [str(file) for file in files]
-    images, encoded = decode_images(files, names, Wanted(size, channels, config.background))
+    images, encoded = decode_images(files, names, Wanted(size, channels, config.data.background))
     return Part(images, labels, names, encoded)
 
 

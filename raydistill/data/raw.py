@@ -73,7 +73,7 @@ def assembled(parts: Sequence[Part], class_names: tuple[str, ...], origin: str) 
     (test,) = rest
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = " and ".join(str(part.images.shape[1:]) for part in parts)
-        needed = "image_size" if train.images.shape[2:] != test.images.shape[2:] else "channels"
+        needed = "data.image_size" if train.images.shape[2:] != test.images.shape[2:] else "data.channels"
         raise UserError(f"{origin}: training and test images differ in shape (C, H, W): {shapes}; set {needed}")
     return RawData(train, test, class_names, encoded)
 

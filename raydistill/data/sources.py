@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.cifar import read_cifar10, read_cifar100
 from raydistill.data.cub200 import read_cub200
 from raydistill.data.folders import read_folder
@@ -46,11 +46,11 @@ def read_source(config: DataSettings, data_dir: str | Path | None = None) -> Raw
     if config.dataset not in SOURCES:
         known = ", ".join([*SOURCES, *(f"{name}:PATH" for name in PATH_SOURCES), "hf:NAME"])
         raise UserError(f"dataset={config.dataset}: there is no such dataset (there are {known})")
-    if config.image_column or config.label_column:
-        raise UserError(f"image_column and label_column are for dataset=parquet:PATH, not {config.dataset}")
+    if config.data.image_column or config.data.label_column:
+        raise UserError(f"data.image_column and data.label_column are for dataset=parquet:PATH, not {config.dataset}")
     raw = _read_named(config, data_folder(data_dir) if config.dataset in FILES else Path())
     train, test = (
-        replace(part, images=fit_images(part.images, config.image_size, config.channels))
+        replace(part, images=fit_images(part.images, config.data.image_size, config.data.channels))
         for part in (raw.train, raw.test)
     )
     return replace(raw, train=train, test=test)
@@ -62,7 +62,7 @@ def _read_named(config: DataSettings, folder: Path) -> RawData:
     if name not in FILES or _as_torchvision(name, folder) or not _as_tables(name, folder):
         return SOURCES[name](config, folder)
     label = {"cifar100": "fine_label"}.get(name)
-    raw = read_tables(config.model_copy(update={"label_column": label}), folder / name)
+    raw = read_tables(config.changed({"data.label_column": label}), folder / name)
     names = CLASS_NAMES.get(name, raw.class_names)
     return replace(raw, class_names=names) if len(names) == len(raw.class_names) else raw
 

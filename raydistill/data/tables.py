@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.classes import numbered
 from raydistill.data.columns import check_nulls, holds_images, holds_lists, images_of, plain
 from raydistill.data.decoding import Wanted
@@ -58,7 +58,7 @@ def raw_of(
         f"{origin}: column {label!r}",
         hugging_face_features(schema).get(label, {}).get("names"),
     )
-    wanted = Wanted(config.image_size, config.channels, config.background)
+    wanted = Wanted(config.data.image_size, config.data.channels, config.data.background)
     parts = []
     for table, classes in zip(tables, labels, strict=True):
         images, encoded = images_of(plain(table[image]), where, wanted, folder)
@@ -77,8 +77,8 @@ def columns_of(schema: pa.Schema, config: DataSettings, origin: str) -> tuple[st
     labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
     labels = labels or [name for name in schema.names if name.lower() in LABELS]
     return (
-        _column("image", config.image_column, images, schema, origin),
-        _column("label", config.label_column, labels, schema, origin),
+        _column("image", config.data.image_column, images, schema, origin),
+        _column("label", config.data.label_column, labels, schema, origin),
     )
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from raydistill.config.distill_config import DataSettings
+from raydistill.config.data_settings import DataSettings
 from raydistill.data.download import downloading
 from raydistill.data.photos import decode_photos, read_rows
 from raydistill.data.raw import Part, RawData, assembled

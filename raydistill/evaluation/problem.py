@@ -44,22 +44,24 @@ def evaluation_plan(
         UserError: they do not go together, or not with the artifact.
     """
     config = artifact.config
-    same = network in (None, config.network)
+    same = network in (None, config.network.name)
     weights = weights or ("random_pretrained" if bank else config.weights if same else "random")
     if weights not in ("fixed", "random", "fixed_pretrained", "random_pretrained"):
         raise UserError(f"weights={weights}: should be fixed, random or random_pretrained")
     if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
         reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
         raise UserError(f"nets={nets}: {reason}")
-    update = {"network": network or config.network, "weights": weights, "bank": bank or config.bank}
-    config = config.model_copy(update=update)
+    other = config.changed({} if same else {"network": {"name": network, "init": config.network.init}}).network
+    config = config.model_copy(update={"network": other, "weights": weights, "bank": bank or config.bank})
     model = build_network(config, artifact.image_shape, len(artifact.class_names))
     if weights == "random" or (weights == "random_pretrained" and config.published):
         return config, model, RandomWeights(model)
     if weights == "random_pretrained":
         return config, model, _networks_of_bank(artifact, config, model, nets, bank)
     if artifact.weights is None or {k: tuple(w.shape) for k, w in artifact.weights.items()} != model.shapes:
-        raise UserError(f"weights=fixed: the artifact has no initial weights of a {config.network}; use weights=random")
+        raise UserError(
+            f"weights=fixed: the artifact has no initial weights of a {config.network.name}; use weights=random"
+        )
     return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
 
 

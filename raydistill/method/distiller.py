@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.learned_settings import LearnedLabels
 from raydistill.data import Split
 from raydistill.kernels.cuda_graph import Capture
 from raydistill.method.adam import Adam
@@ -76,20 +77,20 @@ class Distiller:
         sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
         self.learned = DistilledSet.stack(list(sets))
         self.raw_labels = torch.stack(raw_labels)
-        self.label_form = LabelForm(config.labels)
+        self.label_form = LabelForm(config.labels.learned)
         self.averaged = self.learned.detached()
         self.parameters, self.rates = self._parameters(device)
         self.outer = Adam(list(self.parameters.values()), betas=(0.5, 0.999))
-        self.clips = [RunningClip(config.clip, len(self.members), device) for _ in self.parameters]
+        self.clips = [RunningClip(config.outer.clip, len(self.members), device) for _ in self.parameters]
         self.captures = Capture(device), Capture(device)
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
         """What is learned, by name, and Adam's rates [P] for each."""
-        parameters = {"raw_rates": (self.learned.raw_rates, [m.rate_lr or m.outer_lr for m in self.members])}
-        if self.config.learn_images:
+        parameters = {"raw_rates": (self.learned.raw_rates, [m.outer.rate_lr or m.outer_lr for m in self.members])}
+        if self.config.images.learned:
             parameters["images"] = (self.learned.images, [m.outer_lr for m in self.members])
-        if self.config.labels != "fixed":
-            parameters["labels"] = (self.raw_labels, [m.label_lr or m.outer_lr for m in self.members])
+        if isinstance(labels := self.config.labels, LearnedLabels):
+            parameters["labels"] = (self.raw_labels, [labels.lr or m.outer_lr for m in self.members])
         rates = [torch.tensor(rates, device=device) for _, rates in parameters.values()]
         return {name: parameter for name, (parameter, _) in parameters.items()}, rates
 
@@ -117,7 +118,7 @@ class Distiller:
         """Images [B, C, H, W] and their classes [B]."""
         count = -(-self.config.batch_size // len(self.sources))
         stream = self.generators["batches"]
-        parts = [source.sample(count, stream, self.config.augment) for source in self.sources]
+        parts = [source.sample(count, stream, self.config.data.augment) for source in self.sources]
         images, labels = zip(*parts, strict=True)
         return torch.cat(images), torch.cat(labels)
 
@@ -145,7 +146,7 @@ class Distiller:
 
     def _schedule(self) -> Tensor:
         """The factor [] of the outer rates in this iteration."""
-        if self.config.outer_schedule == "constant":
+        if self.config.outer.schedule == "constant":
             return torch.ones_like(self.outer.count)
         progress: Tensor = self.outer.count / self.config.iterations
         factor: Tensor = 0.5 * (1 + torch.cos(math.pi * progress))
@@ -163,7 +164,7 @@ class Distiller:
         mean lies calmer.
         """
         young = self.outer.count / (9 + self.outer.count)  # a shorter mean while they still run
-        step = (1 - young.clamp(max=self.config.average)).float()
+        step = (1 - young.clamp(max=self.config.outer.average)).float()
         for name in PARTS:
             getattr(self.averaged, name).lerp_(getattr(self.learned, name), step)
 

@@ -17,10 +17,10 @@ def initial_set(config: DistillConfig, real: Split, num_classes: int) -> tuple[D
         UserError: there are fewer images than classes, and labels that cannot say so.
     """
     device = real.images.device
-    batch = config.images_per_step or num_classes * config.images_per_class
-    if batch < num_classes and config.labels == "fixed":
+    batch = config.images.per_step or num_classes * config.images_per_class
+    if batch < num_classes and config.labels.learned == "fixed":
         raise UserError(
-            f"images_per_step={batch}: is fewer than the {num_classes} classes; use labels=softmax or labels=free, "
+            f"images.per_step={batch}: is fewer than the {num_classes} classes; use labels=softmax or labels=free, "
             "which let an image stand for several"
         )
     classes = balanced_classes(batch, num_classes, device).expand(config.steps, -1)
@@ -29,10 +29,10 @@ def initial_set(config: DistillConfig, real: Split, num_classes: int) -> tuple[D
     if config.starts_from_real:
         images = real.of_classes(classes, generator)
     else:
-        images = config.image_std * torch.randn(shape, generator=generator, device=device)
-    form = LabelForm(config.labels)
+        images = config.images.noise_std * torch.randn(shape, generator=generator, device=device)
+    form = LabelForm(config.labels.learned)
     noise_source = named_generator(config.seed, "labels", device)
     noise = torch.randn(*classes.shape, num_classes, generator=noise_source, device=device)
-    raw_labels = initial_raw_labels(config.label_init, form, classes, num_classes, noise)
+    raw_labels = initial_raw_labels(config.labels.init, form, classes, num_classes, noise)
     rates = torch.full((config.epochs, config.steps), config.inner_lr, device=device)
     return DistilledSet.from_rates(images, form.labels(raw_labels), rates), raw_labels

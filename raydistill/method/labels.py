@@ -36,7 +36,7 @@ def initial_raw_labels(kind: str, form: LabelForm, classes: Tensor, num_classes:
     """Raw labels [S, B, K] to start from.
 
     Args:
-        kind: onehot, smoothed, uniform, random or orthogonal (see `DistillConfig.label_init`).
+        kind: onehot, smoothed, uniform, random or orthogonal (see `labels.init` in `DistillConfig`).
         form: how labels follow from them.
         classes: the class of each image, [S, B].
         num_classes: K.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.learned_settings import Attack
 from raydistill.data import Split
 from raydistill.system.errors import UserError
 
@@ -69,14 +70,13 @@ def objective_of(config: DistillConfig, class_names: tuple[str, ...]) -> Objecti
     Raises:
         UserError: it names a class that is not there.
     """
-    if config.objective != "attack":
+    wanted = config.objective
+    if not isinstance(wanted, Attack):
         return CLASSIFY
-    assert config.attack_class is not None
-    assert config.attack_target is not None
-    attacked = _class_number("attack_class", config.attack_class, class_names)
-    target = _class_number("attack_target", config.attack_target, class_names)
+    attacked = _class_number("objective.attacked", wanted.attacked, class_names)
+    target = _class_number("objective.target", wanted.target, class_names)
     if attacked == target:
-        raise UserError(f"attack_target={config.attack_target}: is the attack_class; choose another class")
+        raise UserError(f"objective.target={wanted.target}: is objective.attacked; choose another class")
     return Objective((attacked, target))
 
 

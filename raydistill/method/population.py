@@ -9,16 +9,16 @@ def members(config: DistillConfig) -> list[DistillConfig]:
     """The settings of each set of a population.
 
     The first has those of the config; the others have seeds of their own, and learning rates (inner and outer) up to
-    `population_spread` times larger or smaller, log-uniformly. All follow from the config's seed.
+    `population.spread` times larger or smaller, log-uniformly. All follow from the config's seed.
     """
     draw = random.Random(f"population/{config.seed}")
 
     def nearby(rate: float) -> float:
-        factor: float = config.population_spread ** draw.uniform(-1, 1)
+        factor: float = config.population.spread ** draw.uniform(-1, 1)
         return rate * factor
 
     others = [
         {"seed": draw.randrange(2**31), "inner_lr": nearby(config.inner_lr), "outer_lr": nearby(config.outer_lr)}
-        for _ in range(config.population - 1)
+        for _ in range(config.population.size - 1)
     ]
-    return [config.model_copy(update={"population": 1, **update}) for update in ({}, *others)]
+    return [config.changed({"population.size": 1, **update}) for update in ({}, *others)]

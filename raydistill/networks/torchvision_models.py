@@ -89,7 +89,7 @@ class _Recordable(TorchDispatchMode):
 def check_fits(network: Network, name: str, image_shape: tuple[int, int, int]) -> None:
     """Raises UserError unless the network takes such images; it is run without memory for its numbers."""
     if image_shape[0] != 3:
-        raise UserError(f"network={name}: takes images of 3 channels, not {image_shape[0]}; set channels=3")
+        raise UserError(f"network={name}: takes images of 3 channels, not {image_shape[0]}; set data.channels=3")
     weights = torch.empty(network.num_weights, device="meta")
     try:
         with torch.no_grad(), _Recordable():

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.overrides import with_overrides
+from raydistill.config.settings import read_yaml, validated
 from raydistill.data import Dataset, is_same, load_dataset
 from raydistill.evaluation.accuracy import evaluate_set
 from raydistill.evaluation.baselines import Baselines, ByGradient, Judged
@@ -32,7 +33,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        about = {"num_images": self.num_images, "dataset": self.config.dataset, "network": self.config.network}
+        about = {"num_images": self.num_images, "dataset": self.config.dataset, "network": self.config.network.name}
         if self.other_data:
             about["other_data"] = True
         return {"baselines": {name: asdict(row) for name, row in self.rows.items()}, **about}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 from raydistill.data import Dataset, check_same, load_dataset
 from raydistill.runs.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.runs.run import Metrics, Run

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.config.distill_config import PretrainConfig
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import flat
 from raydistill.data import Dataset, identity, is_same, load_dataset
 from raydistill.data.augment import augmented
 from raydistill.evaluation.accuracy import score
@@ -110,8 +111,8 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
         old = read_json(str(path))
         if not isinstance(old, dict):
             raise UserError(f"{path}: does not hold the settings of a bank")
-        old = PretrainConfig().model_dump(mode="json") | old  # settings may be newer than the bank
-        changed = [name for name, value in settings.items() if old[name] != value]
+        before = flat(old)
+        changed = [name for name, value in flat(settings).items() if name not in before or before[name] != value]
         if changed:
             raise UserError(f"{folder}: holds a bank begun with another {', '.join(changed)}; choose another --out")
     elif not is_empty(folder):
@@ -182,7 +183,7 @@ class BankTrainer:
         for step, index in enumerate(torch.stack(orders).split(self.config.batch_size, 1)):
             if stop():  # this epoch will be done anew
                 raise Stopped(f"stopped after {epoch} of {self.config.epochs} epochs of {len(members)} networks")
-            images = augmented(self.data.train.images[index.flatten()], self.config.augment, shifts)
+            images = augmented(self.data.train.images[index.flatten()], self.config.data.augment, shifts)
             images = images.unflatten(0, index.shape)
             loss, gradient = self.gradient(weights, images, self.data.train.labels[index])
             progress = (epoch * self.steps + step) / (self.config.epochs * self.steps)

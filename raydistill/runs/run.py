@@ -75,8 +75,8 @@ class Run:
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # the best of each so far
         self.other_data = False  # whether it went on with other data than it began with
         self.seconds = 0.0
-        self._loss_sum = torch.zeros(config.population, device=self.device)
-        self._loss_count = torch.zeros(config.population, device=self.device)
+        self._loss_sum = torch.zeros(config.population.size, device=self.device)
+        self._loss_count = torch.zeros(config.population.size, device=self.device)
 
     @property
     def iteration(self) -> int:
@@ -148,7 +148,7 @@ class Run:
         if results[self.leader].accuracy > self.best_metrics.get("val_accuracy", -1.0):
             self.best, self.best_member = self.current.detached(), self.leader
             self.best_metrics = self.member_metrics[self.leader] | (
-                {"best_member": self.leader} if self.config.population > 1 else {}
+                {"best_member": self.leader} if self.config.population.size > 1 else {}
             )
         return _validation(results[self.leader]) | {
             "iterations": self.iteration,
@@ -189,7 +189,7 @@ class Run:
             about["other_data"] = True
         if self.bank is not None:
             about["bank"] = self.bank.fingerprint
-        if self.config.population > 1:
+        if self.config.population.size > 1:
             about["member"] = self.population()[self.best_member]
         return Artifact(
             distilled=distilled,

@@ -153,7 +153,7 @@ def load(path: str | Path) -> Artifact:
             tables["schedule.arrow"],
             steps=config.steps,
             epochs=config.epochs,
-            batch=config.images_per_step or config.images_per_class * len(manifest.class_names),
+            batch=config.images.per_step or config.images_per_class * len(manifest.class_names),
             classes=len(manifest.class_names),
             channels=len(manifest.mean),
         )

@@ -19,8 +19,9 @@ import torch
 from pydantic import Field, StringConstraints, field_validator
 from torch import Tensor
 
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
-from raydistill.config.settings import validated
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import flat
 from raydistill.data import Dataset
 from raydistill.networks import Network
 from raydistill.store.arrow import column, nested
@@ -183,11 +184,11 @@ def adapted(config: DistillConfig) -> DistillConfig:
     Raises:
         UserError: there is no such bank, or its images are of an impossible size.
     """
-    if config.objective != "adapt" or config.bank_folder is None:
+    if config.objective.name != "adapt" or config.bank_folder is None:
         return config
     channels, size, _ = read_manifest(config.bank_folder)[0].image_shape
-    update = {"image_size": config.image_size or size, "channels": config.channels or channels}
-    return validated(DistillConfig, config.model_dump() | update, f"bank={config.bank_folder}: ")
+    update = {"data.image_size": config.data.image_size or size, "data.channels": config.data.channels or channels}
+    return config.changed(update, f"bank={config.bank_folder}: ")
 
 
 def check_bank(
@@ -205,12 +206,12 @@ def check_bank(
             f"{bank.config.get('dataset')}, with {theirs}"
         )
     if bank.shapes != network.shapes:
-        made, shape = bank.config.get("network"), "x".join(str(n) for n in bank.image_shape)
+        made, shape = flat(bank.config).get("network.name"), "x".join(str(n) for n in bank.image_shape)
         wanted = "x".join(str(n) for n in image_shape)
         raise UserError(
             f"bank={config.bank} was made for network={made} on images of {shape}, not for "
-            f"network={config.network} on {wanted}; a bank serves the network it was made with (and the same width, "
-            "depth, image_size and channels)"
+            f"network={config.network.name} on {wanted}; a bank serves the network it was made with (and the same "
+            "network.width, network.depth, data.image_size and data.channels)"
         )
 
 

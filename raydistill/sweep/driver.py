@@ -12,8 +12,14 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from rich.console import Console
 
 from raydistill.cluster.connect import ray_running
-from raydistill.config.settings import validated
-from raydistill.config.sweep_config import SWEEP_FILE, Asha, Resources, SweepConfig, sweep_values
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.marks import DecidesFit
+from raydistill.config.overrides import merged
+from raydistill.config.sections import is_marked
+from raydistill.config.settings import flat, validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import SWEEP_FILE, sweep_values
+from raydistill.config.sweep_sections import Asha, Resources
 from raydistill.data import Dataset, check_same, identity, load_dataset
 from raydistill.method.initial_weights import initial_weights
 from raydistill.runs.run import matched
@@ -34,6 +40,7 @@ from raydistill.system.output import say
 from raydistill.system.storage import at_home, exists, join, open_place, read_json, write_json
 from raydistill.system.write_probe import check_writable
 
+SHARED: Any = {"iterations": True, "data": {"image_size", "channels"}}  # settings that a sweep and a bank decide
 DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
 
 
@@ -85,7 +92,7 @@ def _driven(
     bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
     shared: dict[str, Any] = {
-        "base": config.base | common.model_dump(include={"iterations", "image_size", "channels"}),
+        "base": merged(DistillConfig, config.base, flat(common.model_dump(include=SHARED))),
         "data": data.to_numpy(),
         "bank": bank and bank.to_numpy(),
         "threads": config.resources.cpu,
@@ -149,20 +156,8 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
 
 def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
     """Raises UserError if a trial that the sweep may choose fits neither the data nor the bank."""
-    shapes = {
-        "network",
-        "width",
-        "depth",
-        "init",
-        "init_gain",
-        "weights",
-        "objective",
-        "attack_class",
-        "attack_target",
-        "train_nets",
-    }
     points: list[dict[str, Any]] = [{}]
-    for name in shapes & set(config.search):
+    for name in [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]:
         points = [p | {name: value} for p in points for value in config.search[name].ends]
     for point in points:
         settings = config.trial_config(point)

@@ -23,7 +23,13 @@ def sweep_values(trials: int, iterations: int, concurrent: int | str = 2) -> dic
     ]
     return {
         "name": "chaos",
-        "base": {"dataset": "digits", "network": "lenet", "weights": "fixed", "init": "kaiming", "eval_every": 10},
+        "base": {
+            "dataset": "digits",
+            "network": "lenet",
+            "weights": "fixed",
+            "network.init": "kaiming",
+            "eval_every": 10,
+        },
         "search": {
             "images_per_class": {"int": [1, 2]},
             "steps": {"int": [1, 3]},

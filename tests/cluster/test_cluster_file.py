@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from raydistill.cluster.cluster_file import check_cluster, cluster_summary
-from raydistill.config.settings import with_overrides
+from raydistill.config.overrides import with_overrides
 from raydistill.system.errors import UserError
 
 CLUSTER = Path(__file__).parents[2] / "cluster.yaml"

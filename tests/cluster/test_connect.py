@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from raydistill.cluster.connect import _check_resources
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 from raydistill.system.errors import UserError
 
 

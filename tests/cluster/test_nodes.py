@@ -7,7 +7,7 @@ from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
 
 from raydistill.cluster import nodes
 from raydistill.cluster.connect import ray_running
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 
 KINDS = {
     "head": {"resources": {"CPU": 0, "GPU": 0}, "max_workers": 0},

@@ -9,7 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.config.settings import read_yaml, validated, with_overrides
+from raydistill.config.overrides import with_overrides
+from raydistill.config.settings import read_yaml, validated
 from raydistill.config.sweep_config import SweepConfig
 
 ROOT = Path(__file__).parents[2]

@@ -162,7 +162,7 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["distill", "--set", "train_nets=2"], ["train_nets=2 needs weights=random"]),
         (["distill", "--set", "dataset=parquet:none.parquet"], ["none.parquet", "no such file"]),
         (["distill", "--set", "dataset=folder:empty"], ["empty", "folder for each class"]),
-        (["distill", "--set", "network=convnet", "--set", "depth=5"], ["convnet", "8x8", "depth 5"]),
+        (["distill", "--set", "network=convnet", "--set", "network.depth=5"], ["convnet", "8x8", "depth 5"]),
         (["distill", "none.yaml"], ["none.yaml", "no such file"]),
         (["distill", "--resume", "none"], ["none", "no run to resume"]),
         (["distill", "--out", "full"], ["full", "--resume full"]),
@@ -176,11 +176,11 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
         (["baselines", "none.distilled", "--set", "steps=2"], ["--set steps=2", "its own settings"]),
         (["baselines", "--draws", "0"], ["draws=0", "at least 1"]),
         (["baselines", "--device", "cuda:9"], ["device=cuda:9", "auto or cpu"]),
-        (["baselines", "--set", "network=resnet"], ["network=resnet"]),
+        (["baselines", "--set", "network=resnet"], ["network: should be lenet", "not 'resnet'"]),
         (["show", "none.distilled"], ["none.distilled", "manifest.json"]),
         (["sweep", "none.yaml"], ["none.yaml", "no such file"]),
         (["sweep", "sweep.yaml", "--set", "search.steps.int=[2, 1]"], ["search.steps", "low 2 is above high 1"]),
-        (["sweep", "sweep.yaml", "--set", "base.network=resnet"], ["network=resnet", "lenet, alexcifarnet, convnet"]),
+        (["sweep", "sweep.yaml", "--set", "base.network=resnet"], ["network: should be lenet, alexcifarnet, convnet"]),
         (["sweep", "sweep.yaml", "--resume"], ["runs/t", "no sweep to resume"]),
     ],
 )
@@ -248,7 +248,7 @@ def test_pretrain_then_attack_and_test_on_the_bank(tmp_path):
     assert again["test_accuracy"] == result["test_accuracy"]
 
     nets = ["--set", "weights=random_pretrained", "--set", "bank=bank", "--set", "val_nets=1", "--set", "test_nets=2"]
-    attack = ["--set", "objective=attack", "--set", "attack_class=7", "--set", "attack_target=1"]
+    attack = ["--set", "objective=attack", "--set", "objective.attacked=7", "--set", "objective.target=1"]
     output = raydistill("distill", *QUICK, *nets, *attack, "--out", "run", "--json", cwd=tmp_path)
     metrics = last_json(output)
     assert {"test_class_accuracy", "test_attack_success_before", "test_other_accuracy"} <= set(metrics)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
-from raydistill.config.settings import read_yaml, validated, with_overrides
-from raydistill.config.sweep_config import SweepConfig, run_settings
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.overrides import with_overrides
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import read_yaml, validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import run_settings
 from raydistill.system.errors import UserError
 
 SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int": [1, 3]}}}
@@ -25,7 +28,7 @@ SWEEP = {"name": "t", "base": {"dataset": "digits"}, "search": {"steps": {"int":
         ({f"x{i}": i for i in range(10_000)}, ["x0: there is no such setting"]),
         ({"weights": "pretrained"}, ["weights", "'fixed', 'random'", "pretrained"]),
         ({"weights": "fixed", "train_nets": 4}, ["train_nets=4 needs weights=random"]),
-        ({"val_fraction": 1.0}, ["val_fraction", "less than 1"]),
+        ({"data.val_fraction": 1.0}, ["data.val_fraction", "less than 1"]),
     ],
 )
 def test_bad_settings_are_named(values, words):
@@ -39,12 +42,14 @@ def test_bad_settings_are_named(values, words):
 
 def test_overrides_nest_and_read_yaml_values():
     values = {"budget": {"trials": 64, "hours": 2}, "name": "a"}
-    changed = with_overrides(values, ["budget.trials=8", "base.dataset=parquet:x", "base.inner_lr=1e-3", "clip=null"])
+    changed = with_overrides(
+        values, ["budget.trials=8", "base.dataset=parquet:x", "base.inner_lr=1e-3", "outer.clip=null"]
+    )
     assert changed == {
         "budget": {"trials": 8, "hours": 2},
         "name": "a",
         "base": {"dataset": "parquet:x", "inner_lr": 0.001},
-        "clip": None,
+        "outer": {"clip": None},
     }
     assert values == {"budget": {"trials": 64, "hours": 2}, "name": "a"}
 
@@ -109,10 +114,10 @@ def test_what_trials_may_have_of_gpus(update):
         ({"scheduler": {"hyperband": {}}}, ["scheduler", "name one", "pareto_asha"]),
         ({"scheduler": {"asha": {}, "pareto_asha": {}}}, ["scheduler", "name one"]),
         ({"scheduler": {"asha": None}}, ["scheduler", "name one"]),
-        ({"scheduler": "asha"}, ["scheduler", "dictionary", "'none'"]),
+        ({"scheduler": "asha"}, ["scheduler", "'none'", "'asha'"]),
         (
             {"scheduler": {"pareto_asha": {"reduction": 1}}},
-            ["scheduler.Scheduler.pareto_asha.reduction", "greater than 1"],
+            ["scheduler.pareto_asha.reduction", "greater than 1"],
         ),
         (
             {"resources": {"gpu": 1.5}},

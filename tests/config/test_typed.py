@@ -9,9 +9,12 @@ from running import QUICK, images_by_class, last_json, run
 from typer.testing import CliRunner
 
 from raydistill.cli import app
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
-from raydistill.config.settings import MOST_SEED, validated, with_overrides
-from raydistill.config.sweep_config import SweepConfig, sweep_values
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.overrides import with_overrides
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import MOST_SEED, flat, validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import sweep_values
 from raydistill.data import load_dataset
 from raydistill.system.errors import UserError
 from raydistill.system.storage import at_home, exists, join, open_place, split
@@ -20,12 +23,19 @@ ODD = "a b#c [x] ?k=v&l %20 'q' \"r\" :smile: é日 $HOME"  # of a folder; each 
 TEXTS = ("a #b", "a: b", "yes", "no", "1e3", "007", "~", "[x]", "{x: y}", "'x'", '"x"', "a=b", "*x", "&x", " x ", "- x")
 
 
+def nested(name, value):
+    """The value in the sections that a dotted name says."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_is_taken_as_it_is(text):
-    for name in ("dataset", "image_column", "label_column", "bank", "network", "attack_class"):
-        assert with_overrides({}, [f"{name}={text}"], DistillConfig) == {name: text}
+    for name in ("dataset", "data.image_column", "data.label_column", "bank", "network.name", "objective.attacked"):
+        assert with_overrides({}, [f"{name}={text}"], DistillConfig) == nested(name, text)
     assert with_overrides({}, [f"dataset={text}"], PretrainConfig) == {"dataset": text}
-    for name in ("name", "storage", "published.source", "base.dataset", "base.label_column"):
+    for name in ("name", "storage", "published.source", "base.dataset", "base.data.label_column"):
         values = with_overrides({}, [f"{name}={text}"], SweepConfig)
         for part in name.split("."):
             values = values[part]
@@ -33,8 +43,8 @@ def test_a_text_is_taken_as_it_is(text):
 
 
 def test_null_is_none_where_none_is_allowed():
-    for name in ("image_column", "bank", "attack_class", "label_lr", "image_size"):
-        assert with_overrides({}, [f"{name}=null"], DistillConfig) == {name: None}
+    for name in ("data.image_column", "bank", "outer.clip", "labels.lr", "data.image_size"):
+        assert with_overrides({}, [f"{name}=null"], DistillConfig) == nested(name, None)
     assert with_overrides({}, ["published=null", "base.bank=null"], SweepConfig) == {
         "published": None,
         "base": {"bank": None},
@@ -53,17 +63,17 @@ def test_null_is_none_where_none_is_allowed():
         ("deterministic=yes", True),
         ("compile=auto", "auto"),
         ("compile=false", False),
-        ("attack_class=7", 7),
-        ("attack_class=seven", "seven"),
-        ("channels=null", None),
-        ("clip=0.5", 0.5),
+        ("objective.attacked=7", 7),
+        ("objective.attacked=seven", "seven"),
+        ("data.channels=null", None),
+        ("outer.clip=0.5", 0.5),
         ("labels=free", "free"),
     ],
 )
 def test_what_is_no_text_is_read_as_yaml(override, value):
     values = with_overrides({}, [override], DistillConfig)
-    assert list(values.values()) == [value]
-    if not override.startswith(("attack_class", "labels")):  # which need others beside them
+    assert list(flat(values).values()) == [value]
+    if not override.startswith("objective"):  # which needs others beside it
         validated(DistillConfig, values)
 
 
@@ -94,13 +104,13 @@ SWEEP = "name: t\nsearch: {steps: {int: [1, 2]}}\n"
     ("command", "setting"),
     [
         (["distill"], "seed"),
-        (["distill"], "split_seed"),
+        (["distill"], "data.split_seed"),
         (["pretrain"], "seed"),
-        (["pretrain"], "split_seed"),
+        (["pretrain"], "data.split_seed"),
         (["baselines"], "seed"),
         (["sweep", "s.yaml"], "seed"),
         (["sweep", "s.yaml"], "base.seed"),
-        (["sweep", "s.yaml"], "base.split_seed"),
+        (["sweep", "s.yaml"], "base.data.split_seed"),
     ],
 )
 def test_a_seed_beyond_its_bounds_is_named_with_them(tmp_path, monkeypatch, command, setting, seed):
@@ -117,7 +127,7 @@ def test_a_seed_beyond_its_bounds_is_named_with_them(tmp_path, monkeypatch, comm
 def test_the_ends_of_a_seeds_bounds_work(digits):
     for seed in (0, MOST_SEED):
         validated(DistillConfig, {"seed": seed})
-        load_dataset(validated(DistillConfig, {"split_seed": seed}))
+        load_dataset(validated(DistillConfig, {"data.split_seed": seed}))
 
 
 def test_home_is_home_in_a_place(monkeypatch, tmp_path):

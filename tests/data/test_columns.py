@@ -11,6 +11,7 @@ from pictures import bars, encoded
 from PIL import Image
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import load_dataset
 from raydistill.system.errors import UserError
 
@@ -22,7 +23,9 @@ FILES = [encoded(pixels) for pixels in GREY]
 
 
 def read(path, **settings):
-    return load_dataset(DistillConfig(dataset=f"parquet:{path}", val_fraction=0.2, **settings))
+    return load_dataset(
+        validated(DistillConfig, {"dataset": f"parquet:{path}", "data": {"val_fraction": 0.2, **settings}})
+    )
 
 
 def check(path, pixels, **settings):
@@ -194,15 +197,17 @@ def test_the_hub(tmp_path, split, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     pq.write_table(pa.table({"image": ENCODED["struct"], "label": LABELS}), tmp_path / "train.parquet")
-    data = load_dataset(DistillConfig(dataset=f"hf:{tmp_path}", hf_split=split, val_fraction=0.2))
+    data = load_dataset(
+        validated(DistillConfig, {"dataset": f"hf:{tmp_path}", "data": {"hub.split": split, "val_fraction": 0.2}})
+    )
     assert (len(data.train) + len(data.val), len(data.test)) == ((20, 20) if split else (32, 8))
     with pytest.raises(UserError, match="dataset=hf:no/such-data: cannot be had"):
         load_dataset(DistillConfig(dataset="hf:no/such-data"))
 
 
 def test_settings_of_the_hub_are_for_the_hub():
-    with pytest.raises(ValueError, match="hf_split: is for dataset=hf:NAME, not digits"):
-        DistillConfig(hf_split="train")
+    with pytest.raises(UserError, match=r"data\.hub\.split: is for dataset=hf:NAME, not digits"):
+        validated(DistillConfig, {"data.hub.split": "train"})
 
 
 @pytest.mark.parametrize("form", ["parquet", "feather"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import Dataset, Split, load_dataset
 from raydistill.system.errors import UserError
 
@@ -37,7 +38,7 @@ def test_splits_are_stratified_disjoint_and_seeded(digits):
     assert not rows[1] & rows[2]
     again = load_dataset(DistillConfig(seed=5))
     assert torch.equal(again.val.images[:], digits.val.images[:])  # the run's seed does not matter
-    other = load_dataset(DistillConfig(split_seed=1))
+    other = load_dataset(validated(DistillConfig, {"data": {"split_seed": 1}}))
     assert not torch.equal(other.val.labels, digits.val.labels)
     assert torch.equal(other.test.labels, digits.test.labels)  # and the test set never changes
 
@@ -56,7 +57,7 @@ def test_through_numpy_and_back_shares_memory(digits):
 
 
 def test_image_size_resizes():
-    data = load_dataset(DistillConfig(image_size=12))
+    data = load_dataset(validated(DistillConfig, {"data": {"image_size": 12}}))
     assert data.image_shape == (1, 12, 12)
 
 
@@ -72,7 +73,13 @@ def test_usps_and_cifar10_parquet(real_data):
     usps = load_dataset(DistillConfig(dataset=f"parquet:{real_data / 'usps'}"))
     assert (len(usps.train) + len(usps.val), len(usps.test), usps.image_shape) == (7291, 2007, (1, 16, 16))
     cifar = load_dataset(
-        DistillConfig(dataset=f"parquet:{real_data / 'cifar10' / 'test-00000-of-00001.parquet'}", val_fraction=0.2)
+        validated(
+            DistillConfig,
+            {
+                "dataset": f"parquet:{real_data / 'cifar10' / 'test-00000-of-00001.parquet'}",
+                "data": {"val_fraction": 0.2},
+            },
+        )
     )
     assert cifar.class_names[:2] == ("airplane", "automobile")
     assert (len(cifar.train), len(cifar.val), len(cifar.test)) == (6400, 1600, 2000)  # one file: a fifth is the test
@@ -90,7 +97,7 @@ def test_fashionmnist_is_read_from_files_of_its_format(tmp_path):
         labels = (np.arange(count) % 10).astype(np.uint8)
         (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
-    data = load_dataset(DistillConfig(dataset="fashionmnist", val_fraction=0.25), tmp_path)
+    data = load_dataset(validated(DistillConfig, {"dataset": "fashionmnist", "data": {"val_fraction": 0.25}}), tmp_path)
     assert data.class_names[0] == "T-shirt/top"
     assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 20)
     pixels = (data.test.images[3] * data.std + data.mean) * 255
@@ -107,8 +114,8 @@ def test_fashionmnist_is_read_from_files_of_its_format(tmp_path):
         ({"dataset": "mnits"}, ["dataset=mnits", "digits, mnist"]),
         ({"dataset": "parquet:"}, ["parquet:PATH"]),
         ({"dataset": "parquet:/nowhere/x.parquet"}, ["/nowhere/x.parquet", "no such file"]),
-        ({"dataset": "digits", "label_column": "y"}, ["label_column", "parquet"]),
-        ({"dataset": "digits", "val_fraction": 0.0001}, ["val_fraction=0.0001"]),
+        ({"dataset": "digits", "data.label_column": "y"}, ["label_column", "parquet"]),
+        ({"dataset": "digits", "data.val_fraction": 0.0001}, ["data.val_fraction=0.0001"]),
     ],
 )
 def test_what_cannot_be_read_is_said(update, words):

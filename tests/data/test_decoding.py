@@ -185,8 +185,10 @@ def test_eight_bits_are_what_pillow_reads():
 
 
 def test_a_background_is_a_colour():
-    with pytest.raises(UserError, match=r"^background: should be a colour, as white, black or #808080, not 'blank'$"):
-        validated(DistillConfig, {"background": "blank"})
+    with pytest.raises(
+        UserError, match=r"^data\.background: should be a colour, as white, black or #808080, not 'blank'$"
+    ):
+        validated(DistillConfig, {"data.background": "blank"})
 
 
 def test_floats_are_refused_on_the_command_line(tmp_path):

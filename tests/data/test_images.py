@@ -48,7 +48,7 @@ def test_three_channels_repeat_grey():
     assert np.array_equal(with_channels(with_channels(grey, 3), 1), grey)  # the weights add up to 1
     for same in (with_channels(SMOOTH, 3), with_channels(grey, 1), fit_images(SMOOTH, None, None)):
         assert same.base is SMOOTH or same is SMOOTH
-    with pytest.raises(UserError, match="channels=1: the images have 4 channels"):
+    with pytest.raises(UserError, match=r"data\.channels=1: the images have 4 channels"):
         with_channels(np.zeros((2, 4, 5, 5), np.uint8), 1)
 
 
@@ -96,14 +96,16 @@ def test_a_file_that_is_no_image_is_named(tmp_path, content, channels):
 
 
 def test_digits_for_a_network_of_svhn():
-    data = load_dataset(DistillConfig(image_size=32, channels=3))
+    data = load_dataset(validated(DistillConfig, {"data": {"image_size": 32, "channels": 3}}))
     assert data.image_shape == (3, 32, 32)
     first, *others = data.test.images[:].unbind(1)
     assert all(first.equal(other) for other in others)
 
 
 def test_usps_for_a_network_of_mnist(real_data):
-    usps = load_dataset(DistillConfig(dataset=f"parquet:{real_data / 'usps'}", image_size=28))
+    usps = load_dataset(
+        validated(DistillConfig, {"dataset": f"parquet:{real_data / 'usps'}", "data": {"image_size": 28}})
+    )
     assert usps.image_shape == (1, 28, 28)
     assert usps.num_classes == 10
 
@@ -121,7 +123,7 @@ def test_cifar10_in_grey(real_data):
 
 
 def test_only_one_or_three_channels():
-    with pytest.raises(UserError, match=r"^channels: input should be 1 or 3, not 2$"):
-        validated(DistillConfig, {"channels": 2})
-    with pytest.raises(UserError, match=r"^augment: input should be 'none', 'crop' or 'crop_flip', not 'flip'$"):
-        validated(DistillConfig, {"augment": "flip"})
+    with pytest.raises(UserError, match=r"^data\.channels: input should be 1 or 3, not 2$"):
+        validated(DistillConfig, {"data.channels": 2})
+    with pytest.raises(UserError, match=r"^data\.augment: input should be 'none', 'crop' or 'crop_flip', not 'flip'$"):
+        validated(DistillConfig, {"data.augment": "flip"})

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from raydistill.cli import app
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import load_dataset
 from raydistill.data.splits import split_of
 from raydistill.system.errors import UserError
@@ -21,7 +22,9 @@ LABELS = np.arange(40) % 4
 
 
 def read(path, kind="folder", **settings):
-    return load_dataset(DistillConfig(dataset=f"{kind}:{path}", val_fraction=0.2, **settings))
+    return load_dataset(
+        validated(DistillConfig, {"dataset": f"{kind}:{path}", "data": {"val_fraction": 0.2, **settings}})
+    )
 
 
 def sizes(data):
@@ -269,7 +272,7 @@ def test_train_csv_beside_a_folder_of_images(tmp_path, folder, column):
     [
         ("file_name,label\nnone.png,a\n", ["row 0 names none.png, which is not there"]),
         ("file_name,label\n000.png,\n", ["row 0 has no class"]),
-        ("file_name,colour\n000.png,red\n", ["no label column", "file_name, colour", "set label_column"]),
+        ("file_name,colour\n000.png,red\n", ["no label column", "file_name, colour", "set data.label_column"]),
         ("colour,label\nred,a\n", ["no image column"]),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import load_dataset
 from raydistill.data.sources import read_source
 from raydistill.data.voc import CLASSES
@@ -57,7 +58,10 @@ def test_voc_takes_images_of_one_class(tmp_path):
     for images, labels in ((raw.train.images, raw.train.labels), (raw.test.images, raw.test.labels)):
         assert [CLASSES[label] for label in labels] == ["car" if n % 5 == 2 else "dog" for n in one_class]
         assert np.abs(images.mean((1, 2, 3)) - 10 - one_class).max() < 1.5  # these very images, as JPEG keeps them
-    data = load_dataset(DistillConfig(dataset="voc", image_size=32, channels=1, val_fraction=0.25), tmp_path)
+    data = load_dataset(
+        validated(DistillConfig, {"dataset": "voc", "data": {"image_size": 32, "channels": 1, "val_fraction": 0.25}}),
+        tmp_path,
+    )
     assert data.image_shape == (1, 32, 32)
 
 
@@ -80,7 +84,7 @@ def test_voc_is_downloaded_by_torchvision(tmp_path, monkeypatch, served):
             "md5": md5(archive.read_bytes()).hexdigest(),
         }
         monkeypatch.setitem(voc.DATASET_YEAR_DICT, key, voc.DATASET_YEAR_DICT[key] | where)
-    config = DistillConfig(dataset="voc", image_size=16, val_fraction=0.25)
+    config = validated(DistillConfig, {"dataset": "voc", "data": {"image_size": 16, "val_fraction": 0.25}})
     assert load_dataset(config, here).fingerprint == load_dataset(config, root.parents[1]).fingerprint
 
 
@@ -142,7 +146,12 @@ def test_cub200(tmp_path):
         assert images.shape == (len(numbers), 3, 224, 224)
         assert labels.tolist() == [n % 2 for n in numbers]
         assert np.abs(images.mean((1, 2, 3)) - 10 - 5 * np.array(numbers)).max() < 2
-    small = load_dataset(DistillConfig(dataset="cub200", image_size=24, channels=1, val_fraction=0.25), tmp_path)
+    small = load_dataset(
+        validated(
+            DistillConfig, {"dataset": "cub200", "data": {"image_size": 24, "channels": 1, "val_fraction": 0.25}}
+        ),
+        tmp_path,
+    )
     assert small.image_shape == (1, 24, 24)
 
 

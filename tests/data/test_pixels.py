@@ -94,10 +94,10 @@ def test_the_examples_of_a_class_stay_bytes(digits):
     assert torch.equal(some.images[:], numbers(digits.train).only(3).images)
 
 
-@pytest.mark.parametrize("update", [{}, {"weights": "random", "image_init": "real", "augment": "crop"}])
+@pytest.mark.parametrize("update", [{}, {"weights": "random", "images.init": "real", "data.augment": "crop"}])
 def test_distils_the_same_from_bytes_as_from_numbers(digits, small, update):
     other = replace(digits, **{name: numbers(getattr(digits, name)) for name in ("train", "val", "test")})
-    mine, expected = (Run(small.model_copy(update=update), data) for data in (digits, other))
+    mine, expected = (Run(small.changed(update), data) for data in (digits, other))
     for run in (mine, expected):
         while not run.done:
             run.advance()

@@ -20,6 +20,7 @@ from pictures import table
 from torchvision import datasets
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import load_dataset
 from raydistill.data.mnist import DIGITS
 from raydistill.system.errors import UserError
@@ -29,7 +30,7 @@ COUNTS = {"train": 40, "test": 20}
 
 
 def load(name, folder, **update):
-    return load_dataset(DistillConfig(dataset=name, val_fraction=0.25, **update), folder)
+    return load_dataset(validated(DistillConfig, {"dataset": name, "data": {"val_fraction": 0.25, **update}}), folder)
 
 
 def pixels_of(data, split):
@@ -198,7 +199,7 @@ def test_named_data_as_parquet_in_the_hugging_face_layout(name, label, tmp_path)
     (tmp_path / name).mkdir()
     for split in ("train", "test"):
         pq.write_table(content, tmp_path / name / f"{split}-00000-of-00001.parquet")
-    data = load_dataset(DistillConfig(dataset=name, val_fraction=0.2), tmp_path)
+    data = load_dataset(validated(DistillConfig, {"dataset": name, "data": {"val_fraction": 0.2}}), tmp_path)
     assert (len(data.test), data.num_classes) == (50, 10)
     assert data.class_names == (DIGITS if name == "mnist" else tuple(str(k) for k in range(10)))
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.data import load_dataset
 from raydistill.system.errors import UserError
 
@@ -41,7 +42,7 @@ def pixels_of(data, split):
 
 
 def config(path, **update):
-    return DistillConfig(dataset=f"parquet:{path}", val_fraction=0.25, **update)
+    return validated(DistillConfig, {"dataset": f"parquet:{path}", "data": {"val_fraction": 0.25, **update}})
 
 
 def test_hugging_face_folder_with_train_and_test(tmp_path):
@@ -81,7 +82,7 @@ def test_tensor_column_and_columns_by_name(tmp_path):
     grey = np.ascontiguousarray(PIXELS[..., 0])
     columns = {"scan": pa.FixedShapeTensorArray.from_numpy_ndarray(grey), "kind": LABELS, "other": LABELS}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"no label column \(it has scan, kind, other\); set label_column"):
+    with pytest.raises(UserError, match=r"no label column \(it has scan, kind, other\); set data.label_column"):
         load_dataset(config(tmp_path / "a.parquet"))
     data = load_dataset(config(tmp_path / "a.parquet", label_column="kind"))
     assert data.image_shape == (1, 9, 7)
@@ -90,7 +91,7 @@ def test_tensor_column_and_columns_by_name(tmp_path):
 def test_grey_images_have_one_channel_and_sizes_can_be_brought_together(tmp_path):
     mixed = [png(p[:, :, 0]) for p in PIXELS[:29]] + [png(PIXELS[29, :8, :, 0])]
     pq.write_table(pa.table({"image": mixed, "label": LABELS}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"row 29: is 8x7 pixels and .*row 0 9x7; set image_size"):
+    with pytest.raises(UserError, match=r"row 29: is 8x7 pixels and .*row 0 9x7; set data.image_size"):
         load_dataset(config(tmp_path / "a.parquet"))
     assert load_dataset(config(tmp_path / "a.parquet", image_size=6)).image_shape == (1, 6, 6)
 
@@ -111,7 +112,7 @@ def broken(kind, path):
     ("kind", "words"),
     [
         ("bad image", ["row 0", "not an image"]),
-        ("no image", ["no image column", "set image_column"]),
+        ("no image", ["no image column", "set data.image_column"]),
         ("float labels", ["column 'label'", "neither whole numbers"]),
         ("null image", ["row 0 has no image"]),
         ("lonely class", ["split"]),
@@ -138,7 +139,7 @@ def test_folder_by_class(tmp_path, splits):
             folder = tmp_path / split / "abc"[label]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{row:02}.png").write_bytes(png(pixels))
-    data = load_dataset(DistillConfig(dataset=f"folder:{tmp_path}", val_fraction=0.25))
+    data = load_dataset(validated(DistillConfig, {"dataset": f"folder:{tmp_path}", "data": {"val_fraction": 0.25}}))
     assert data.class_names == ("a", "b", "c")
     assert len(data.test) == (30 if "test" in splits else 6)
     shown = pixels_of(data, data.test)[0].permute(1, 2, 0).numpy()

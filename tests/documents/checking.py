@@ -13,9 +13,12 @@ from ray.scripts.scripts import cli as ray_cli
 from reading import ROOT, commands, without_uv
 
 from raydistill.cli import app
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
-from raydistill.config.settings import read_yaml, validated, with_overrides
-from raydistill.config.sweep_config import SweepConfig, run_settings, sweep_values
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.overrides import with_overrides
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import read_yaml, validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import run_settings, sweep_values
 
 GROUPS = {"raydistill": typer.main.get_command(app), "ray": ray_cli}
 FILE = re.compile(r"(?:file://)?((?!s3:|gs:|/|~|my\.)[\w./-]+(?:\.(?:yaml|json|py)|/Dockerfile))")

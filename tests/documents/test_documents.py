@@ -19,7 +19,8 @@ from reading import PAGES, ROOT, Block, blocks, commands, lines, spans, without_
 
 from raydistill import evaluate, load
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import SweepConfig, sweep_values
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import sweep_values
 from raydistill.data import load_dataset
 from raydistill.networks import LeNet
 

@@ -107,7 +107,7 @@ def test_public_evaluate(learned, digits):
     ("arguments", "words"),
     [
         ({"weights": "fixed"}, "no initial weights"),
-        ({"network": "resnet"}, "network=resnet"),
+        ({"network": "resnet"}, "network: should be lenet"),
         ({"nets": 0}, "nets=0"),
         ({"device": "cuda:99"}, "device=cuda:99"),
         ({"weights": "warm"}, "weights=warm"),

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from branches import Branches, seen_by_modes, switches, use_kernels
 from made_up import made_up_data
 
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import validated
 from raydistill.method import DistilledSet, Distiller, hypergradient
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import Initialiser
@@ -51,6 +53,12 @@ CPU = torch.device("cpu")
 PARTS = ("images", "labels", "raw_rates")
 
 
+def network_of(name):
+    """The settings of the network that a case names first."""
+    network = name.split()[0]
+    return {"name": network} | ({"width": 16} if network == "convnet" else {})
+
+
 @pytest.fixture(scope="module")
 def banks(device, tmp_path_factory):
     """The folder of a bank of networks of that name, trained for a few steps on the device."""
@@ -59,7 +67,7 @@ def banks(device, tmp_path_factory):
     def folder(name):
         if name not in made:
             made[name] = tmp_path_factory.mktemp("bank")
-            settings = {"network": name.split()[0], "width": 16, "device": str(device)}
+            settings = {"network": network_of(name), "device": str(device)}
             config = PretrainConfig(**settings, nets=5, epochs=1, batch_size=32)
             pretrain(config, made[name], data=made_up_data(SHAPES[name], device))
         return made[name]
@@ -71,8 +79,7 @@ def distillers(name, kind, seeds, device, banks, **update):
     """A Distiller for each seed, all with one network, so that it is recorded once."""
     data, bank = made_up_data(SHAPES[name], device), None
     settings = {
-        "network": name.split()[0],
-        "width": 16,
+        "network": network_of(name),
         "weights": kind,
         **KINDS[kind],
         "inner_lr": INNER_LR.get(name, 0.05),
@@ -85,7 +92,16 @@ def distillers(name, kind, seeds, device, banks, **update):
         settings["bank"] = str(banks(name))
         bank = load_bank(settings["bank"]).networks
     settings |= {"images_per_class": 1, "steps": 2, "epochs": 2, "batch_size": 16, "labels": "softmax", **update}
-    config = DistillConfig(**settings, val_nets=1, test_nets=1, image_init="noise", image_std=1.0, device=str(device))
+    config = validated(
+        DistillConfig,
+        {
+            **settings,
+            "val_nets": 1,
+            "test_nets": 1,
+            "images": {"init": {"name": "noise", "std": 1.0}},
+            "device": str(device),
+        },
+    )
     network = build_network(config, data.image_shape, data.num_classes)
     if name.endswith("tiny_norm"):
         network.initialiser = Initialiser(network.module, "xavier", None)  # in place of a download
@@ -194,7 +210,7 @@ def test_the_lenet_that_was_off_by_a_fifth(device, banks, report, monkeypatch):
 
 def test_compiled_as_recorded(cuda, banks, report):
     """torch's compiler sums in another order, and computes some things twice: no more."""
-    small = {"population": 1, "train_nets": 1, "depth": 1}  # a deeper one takes it more than a minute
+    small = {"population": 1, "train_nets": 1, "network.depth": 1}  # a deeper one takes it more than a minute
     rows, many = [], distillers("convnet", "random", SEEDS, cuda, banks, **small)
     compiled = build_network(many[0].config, SHAPES["convnet"], 4)
     compiled.compile = True  # at the first call, for all seeds

@@ -8,6 +8,7 @@ import torch
 from made_up import made_up_data
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method import Distiller
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
@@ -20,9 +21,9 @@ CASES = {
     "networks": {"weights": "random", "train_nets": 3},
     "population": {"weights": "fixed", "population": 4},
     "both": {"weights": "random", "train_nets": 3, "population": 2},
-    "labels": {"weights": "fixed", "labels": "softmax", "images_per_step": 5, "augment": "crop"},
+    "labels": {"weights": "fixed", "labels": "softmax", "images.per_step": 5, "data.augment": "crop"},
     "alexcifarnet": {"weights": "random", "network": "alexcifarnet"},
-    "convnet": {"weights": "random", "network": "convnet", "width": 16, "population": 2},
+    "convnet": {"weights": "random", "network": "convnet", "network.width": 16, "population": 2},
     "bfloat16": {"weights": "random", "precision": "bfloat16", "train_nets": 2},
 }
 ALMOST_EQUAL = 1e-4  # relative, of losses after so few iterations; equal to the bit is what we hope for
@@ -57,7 +58,7 @@ def test_graphs_change_nothing(case, device, report, monkeypatch):
 def test_each_of_a_population_is_a_run_of_its_own(device):
     """With the settings of its member, and the population's real batches."""
     data = made_up_data((3, 16, 16), device)
-    config = DistillConfig(**SMALL, population=3)
+    config = validated(DistillConfig, {**SMALL, "population": 3})
     network = build_network(config, data.image_shape, data.num_classes)
     population = Distiller(config, network, data.train, data.num_classes)
     alone = [Distiller(member, network, data.train, data.num_classes) for member in population.members]

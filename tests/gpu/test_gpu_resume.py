@@ -24,7 +24,7 @@ BOUNDS = {"as it is": 0.1, "cudnn.deterministic": 0.1, "deterministic": 0.0}
 NETWORKS = {
     "lenet": {"weights": "random", "train_nets": 2},
     "alexcifarnet": {"weights": "fixed"},
-    "convnet": {"weights": "random", "width": 16, "population": 2},
+    "convnet": {"weights": "random", "network.width": 16, "population": 2},
 }
 PARTS = ("images", "labels", "raw_rates")
 

@@ -10,7 +10,8 @@ from made_up import made_up_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill import evaluate, load
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.method.rng import named_generator
 from raydistill.runs.comparison import compare
 from raydistill.runs.distillation import distill
@@ -20,7 +21,7 @@ from raydistill.store.bank import load_bank
 pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
-QUICK = {"init": "kaiming", "outer_lr": 0.03, "batch_size": 128}
+QUICK = {"network.init": "kaiming", "outer_lr": 0.03, "batch_size": 128}
 RANDOM = {"weights": "random", "train_nets": 2, "val_nets": 4, "test_nets": 8}
 
 

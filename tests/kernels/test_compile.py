@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.kernels import compile
 from raydistill.kernels.recorded import recorded, recorded_vjp
 from raydistill.method.rng import named_generator
@@ -30,7 +31,11 @@ def handed_over(monkeypatch):
 @pytest.mark.parametrize("name", ["lenet", "convnet", "alexcifarnet"])
 @pytest.mark.parametrize("networks", [1, 2])
 def test_a_step_and_its_halves(name, networks, handed_over):
-    network = build_network(DistillConfig(network=name, width=4, depth=1), (1, 8, 8), 3)
+    network = build_network(
+        validated(DistillConfig, {"network": {"name": name} | ({"width": 4, "depth": 1} if name == "convnet" else {})}),
+        (1, 8, 8),
+        3,
+    )
     generator = named_generator(0, "compile")
 
     def draw(*shape):

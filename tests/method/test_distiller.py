@@ -31,13 +31,13 @@ def through_a_file(state):
         {"weights": "fixed"},
         {"weights": "random", "train_nets": 2},
         {"weights": "random", "population": 3},
-        {"labels": "softmax", "images_per_step": 5},
-        {"labels": "free", "label_init": "orthogonal", "learn_images": False},
-        {"augment": "crop_flip"},
+        {"labels": "softmax", "images.per_step": 5},
+        {"labels": "free", "labels.init": "orthogonal", "images.learned": False},
+        {"data.augment": "crop_flip"},
     ],
 )
 def test_resume_is_bit_identical(small, digits, update):
-    config = small.model_copy(update=update)
+    config = small.changed(update)
     whole = make(config, digits)
     for _ in range(6):
         whole.step()
@@ -59,7 +59,7 @@ def test_resume_is_bit_identical(small, digits, update):
 
 def test_state_dict_is_complete(small, digits):
     """Every tensor and generator that a step changes is in the state: dropping any one of them changes the result."""
-    config = small.model_copy(update={"weights": "random", "labels": "softmax", "clip": 0.5})  # always clips
+    config = small.changed({"weights": "random", "labels": "softmax", "outer.clip": 0.5})  # always clips
     distiller = make(config, digits)
     for _ in range(3):
         distiller.step()
@@ -86,7 +86,7 @@ def test_state_dict_is_complete(small, digits):
 def test_real_batches_are_augmented(small, digits):
     learned = []
     for augment in ("none", "crop", "crop_flip"):
-        distiller = make(small.model_copy(update={"augment": augment}), digits)
+        distiller = make(small.changed({"data.augment": augment}), digits)
         distiller.step()
         learned.append(distiller.learned.images)
     assert not torch.equal(learned[0], learned[1])
@@ -160,20 +160,20 @@ def test_inverse_softplus(rate):
 
 
 def test_averaged_is_the_running_mean(small, digits):
-    distiller = make(small.model_copy(update={"average": 0.5}), digits)
+    distiller = make(small.changed({"outer.average": 0.5}), digits)
     mean = distiller.learned.images.clone()
     for iteration in range(12):
         distiller.step()
         decay = min(0.5, (1 + iteration) / (10 + iteration))
         mean = decay * mean + (1 - decay) * distiller.learned.images
     assert torch.allclose(distiller.averaged.images, mean, atol=1e-6)
-    last = make(small.model_copy(update={"average": 0}), digits)
+    last = make(small.changed({"outer.average": 0}), digits)
     last.step()
     assert torch.equal(last.averaged.images, last.learned.images)
 
 
 def test_step_sizes_have_a_rate_of_their_own(small, digits):
-    distiller = make(small.model_copy(update={"rate_lr": 0.005}), digits)
+    distiller = make(small.changed({"outer.rate_lr": 0.005}), digits)
     before = distiller.learned.detached()
     distiller.step()
     for name, rate in (("raw_rates", 0.005), ("images", small.outer_lr)):  # Adam's first step is as long as its rate
@@ -183,8 +183,8 @@ def test_step_sizes_have_a_rate_of_their_own(small, digits):
 
 def test_it_learns(digits, small):
     """60 iterations bring the loss on real images well below that of guessing, log(10) = 2.30."""
-    config = small.model_copy(
-        update={"iterations": 60, "steps": 1, "init": "kaiming", "batch_size": 128, "outer_lr": 0.03}
+    config = small.changed(
+        {"iterations": 60, "steps": 1, "network.init": "kaiming", "batch_size": 128, "outer_lr": 0.03}
     )
     distiller = make(config, digits)
     losses = [distiller.step().item() for _ in range(60)]
@@ -193,7 +193,7 @@ def test_it_learns(digits, small):
 
 def test_each_of_a_population_is_a_run_of_its_own(small, digits):
     """With the settings of its member, and the population's real batches."""
-    population = make(small.model_copy(update={"population": 3}), digits)
+    population = make(small.changed({"population": 3}), digits)
     alone = [make(member, digits) for member in population.members]
     for one in alone:
         one.generators["batches"] = named_generator(small.seed, "batches")
@@ -210,9 +210,9 @@ def test_each_of_a_population_is_a_run_of_its_own(small, digits):
 
 
 def test_members_differ_around_the_given_rates(small):
-    config = small.model_copy(update={"population": 20, "population_spread": 3.0})
+    config = small.changed({"population": {"size": 20, "spread": 3.0}})
     first, *others = members(config)
-    assert first == config.model_copy(update={"population": 1})
+    assert first == config.changed({"population.size": 1})
     assert len({member.seed for member in others} | {first.seed}) == 20
     for name in ("inner_lr", "outer_lr"):
         factors = [getattr(member, name) / getattr(config, name) for member in others]

@@ -63,20 +63,20 @@ def make(config, data):
     return Distiller(config, network, data.train, data.num_classes)
 
 
-@pytest.mark.parametrize("update", [{"labels": "softmax"}, {"labels": "free"}, {"labels": "softmax", "label_lr": 0.3}])
+@pytest.mark.parametrize("update", [{"labels": "softmax"}, {"labels": "free"}, {"labels": "softmax", "labels.lr": 0.3}])
 def test_learned_labels_move_and_stay_labels(small, digits, update):
-    distiller = make(small.model_copy(update=update), digits)
+    distiller = make(small.changed(update), digits)
     before = distiller.raw_labels.clone()
     distiller.step()
     change = (distiller.raw_labels - before).abs()
-    rate = update.get("label_lr", small.outer_lr)
+    rate = update.get("labels.lr", small.outer_lr)
     assert change.max() == pytest.approx(rate, rel=0.05)  # Adam's first step has the length of its rate
     if update["labels"] == "softmax":
         assert torch.allclose(distiller.learned.labels.sum(-1), torch.ones(1, 2, 10))
 
 
 def test_frozen_images_stay_and_labels_are_learned(small, digits):
-    config = small.model_copy(update={"learn_images": False, "labels": "softmax", "image_init": "real"})
+    config = small.changed({"images.learned": False, "labels": "softmax", "images.init": "real"})
     distiller = make(config, digits)
     before = distiller.learned.detached()
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_frozen_images_stay_and_labels_are_learned(small, digits):
 
 
 def test_images_can_start_from_real_ones_of_their_class(small, digits):
-    learned, _ = initial_set(small.model_copy(update={"image_init": "real"}), digits.train, 10)
+    learned, _ = initial_set(small.changed({"images.init": "real"}), digits.train, 10)
     for image, label in zip(learned.images.flatten(0, 1), learned.labels.flatten(0, 1), strict=True):
         place = (digits.train.images[:] == image).flatten(1).all(1).nonzero()[0, 0]
         assert digits.train.labels[place] == label.argmax()
@@ -106,7 +106,7 @@ def test_images_can_start_from_real_ones_of_their_class(small, digits):
 )
 def test_auto_starts_from_real_images_with_random_weights(small, digits, image_init, weights, same_as):
     images = [
-        initial_set(small.model_copy(update={"image_init": name, "weights": weights}), digits.train, 10)[0].images
+        initial_set(small.changed({"images.init": name, "weights": weights}), digits.train, 10)[0].images
         for name in (image_init, same_as, "noise" if same_as == "real" else "real")
     ]
     assert torch.equal(images[0], images[1])
@@ -114,8 +114,8 @@ def test_auto_starts_from_real_images_with_random_weights(small, digits, image_i
 
 
 def test_fewer_images_than_classes(small, digits):
-    learned, raw = initial_set(small.model_copy(update={"images_per_step": 5, "labels": "free"}), digits.train, 10)
+    learned, raw = initial_set(small.changed({"images.per_step": 5, "labels": "free"}), digits.train, 10)
     assert learned.images.shape == (2, 5, 1, 8, 8)
     assert raw.shape == (2, 5, 10)
-    with pytest.raises(UserError, match=r"images_per_step=5: is fewer than the 10 classes; use labels=softmax"):
-        initial_set(small.model_copy(update={"images_per_step": 5}), digits.train, 10)
+    with pytest.raises(UserError, match=r"images\.per_step=5: is fewer than the 10 classes; use labels=softmax"):
+        initial_set(small.changed({"images.per_step": 5}), digits.train, 10)

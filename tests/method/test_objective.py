@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.evaluation.accuracy import confusions, evaluate_networks
 from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.rng import named_generator
@@ -11,11 +12,13 @@ from raydistill.networks import build_network
 from raydistill.system.errors import UserError
 
 NAMES = ("plane", "car", "bird")
-PRETRAINED = {"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}
+PRETRAINED = {"weights": "fixed_pretrained", "bank": "b"}
 
 
 def attack(attacked, target):
-    return DistillConfig(**PRETRAINED, attack_class=attacked, attack_target=target)
+    return validated(
+        DistillConfig, {**PRETRAINED, "objective": {"name": "attack", "attacked": attacked, "target": target}}
+    )
 
 
 def test_wanted_labels():
@@ -33,10 +36,10 @@ def test_classes_by_name_and_number(attacked, target):
 @pytest.mark.parametrize(
     ("attacked", "target", "words"),
     [
-        ("ship", "bird", "attack_class=ship: there is no such class .there are plane, car, bird"),
-        ("plane", 3, "attack_target=3: there is no such class"),
-        (-1, 0, "attack_class=-1"),
-        ("plane", 0, "attack_target=0: is the attack_class"),
+        ("ship", "bird", "objective.attacked=ship: there is no such class .there are plane, car, bird"),
+        ("plane", 3, "objective.target=3: there is no such class"),
+        (-1, 0, "objective.attacked=-1"),
+        ("plane", 0, "objective.target=0: is objective.attacked"),
     ],
 )
 def test_classes_that_do_not_exist(attacked, target, words):

@@ -5,6 +5,7 @@ import torch
 from textbook import Textbook
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method import Distiller, hypergradient
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
@@ -15,7 +16,11 @@ from raydistill.networks import build_network
 )
 def test_hypergradients_are_equal(network, steps, epochs):
     shape = (1, 28, 28) if network == "lenet" else (3, 32, 32)
-    config = DistillConfig(network=network, steps=steps, epochs=epochs, inner_lr=0.02, image_std=1.0, batch_size=64)
+    start = {"images.init": {"name": "noise", "std": 1.0}}
+    config = validated(
+        DistillConfig,
+        {"network": network, "steps": steps, "epochs": epochs, "inner_lr": 0.02, "batch_size": 64, **start},
+    )
     # of another draw, one ReLU lay so near to its kink that it switched with the number of threads
     generator = named_generator(0, "textbook 1")
     images = torch.randint(0, 256, (128, *shape), generator=generator, dtype=torch.uint8)
@@ -48,7 +53,7 @@ def test_the_textbook_learns_too(workers):
     for image, label in zip(images, labels.tolist(), strict=True):
         image[0, 2 * label : 2 * label + 4] = 255
     images += torch.randint(0, 20, images.shape, generator=generator, dtype=torch.uint8)
-    config = DistillConfig(network="lenet", batch_size=50, inner_lr=0.05, outer_lr=0.05)
+    config = validated(DistillConfig, {"network": "lenet", "batch_size": 50, "inner_lr": 0.05, "outer_lr": 0.05})
     textbook = Textbook(config, (images, labels), torch.tensor([0.2]), torch.tensor([0.4]), "cpu", workers=workers)
     real = (images.float() / 255 - 0.2) / 0.4
 

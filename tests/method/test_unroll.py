@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method import DistilledSet, hypergradient, train
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
@@ -26,7 +27,8 @@ def problem(request, tiny_classifiers):
     """A network, a distilled set, initial weights [P], and an objective, all in float64."""
     name, shape = request.param
     published = {"weights": "fixed_pretrained", "bank": "published"} if name.endswith("_norm") else {}
-    config = DistillConfig(network=name, width=8, depth=2, **published)
+    size = {"width": 8, "depth": 2} if name == "convnet" else {}
+    config = validated(DistillConfig, {"network": {"name": name, **size}, **published})
     network = build_network(config, shape, CLASSES)
     generator = named_generator(3, "test")
     images = torch.randn(STEPS, 5, *shape, generator=generator).double()
@@ -139,7 +141,9 @@ def test_training_equals_torch_sgd(problem):
 
 
 def test_statistics_of_batch_normalisation_stay(tiny_classifiers):
-    config = DistillConfig(network="torchvision:tiny_norm", weights="fixed_pretrained", bank="published")
+    config = validated(
+        DistillConfig, {"network": "torchvision:tiny_norm", "weights": "fixed_pretrained", "bank": "published"}
+    )
     network = build_network(config, (3, 8, 8), 4)
     generator = named_generator(3, "test")
     weights = initial_weights(network, generator)

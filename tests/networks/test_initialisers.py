@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import Initialiser
@@ -144,25 +145,25 @@ def test_the_stream_of_earlier_versions():
 @pytest.mark.parametrize(
     ("init", "gain", "words"),
     [
-        ("zero", 1.0, "init_gain=1.0: init=zero takes none"),
-        ("one", 1.0, "init_gain=1.0: init=one takes none"),
-        ("default", 0.5, "init_gain=0.5: init=default takes none"),
-        ("xavier", 0.0, "init_gain=0.0: should be greater than 0 for init=xavier"),
-        ("normal", -1.0, "init_gain=-1.0: should be greater than 0 for init=normal"),
+        ("zero", 1.0, "network.init.gain: there is no such setting with network.init=zero, one or default"),
+        ("one", 1.0, "network.init.gain: there is no such setting"),
+        ("default", 0.5, "it is one of network.init=xavier, kaiming, normal, orthogonal or constant"),
+        ("xavier", 0.0, "network.init.gain: input should be greater than 0, not 0.0"),
+        ("normal", -1.0, "network.init.gain: input should be greater than 0, not -1.0"),
         ("constant", float("nan"), "finite"),
-        ("random", None, "init"),
+        ("random", None, "network.init: should be xavier, kaiming, .* or default, not 'random'"),
     ],
 )
 def test_settings_that_mean_nothing(init, gain, words):
-    with pytest.raises(ValueError, match=words):
-        DistillConfig(init=init, init_gain=gain)
+    with pytest.raises(UserError, match=words):
+        validated(DistillConfig, {"network.init": {"name": init, "gain": gain}})
 
 
 def test_the_gain_of_the_config_is_used():
     small, large = (
-        build_network(DistillConfig(init="normal", init_gain=g), (1, 8, 8), 10).initial_weights(
-            1, named_generator(0, "w")
-        )
+        build_network(
+            validated(DistillConfig, {"network.init": {"name": "normal", "gain": g}}), (1, 8, 8), 10
+        ).initial_weights(1, named_generator(0, "w"))
         for g in (0.1, 0.2)
     )
     assert torch.allclose(2 * small, large)

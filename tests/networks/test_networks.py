@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 from raydistill.networks.alexcifarnet import AlexCifarNet, response_norm
@@ -16,14 +17,14 @@ from raydistill.system.errors import UserError
 @pytest.mark.parametrize(("shape", "weights"), [((1, 28, 28), 61706), ((3, 32, 32), 62006), ((1, 8, 8), 21386)])
 def test_lenet_has_the_published_number_of_weights(shape, weights):
     """61,706 and 62,006 are LeNet's on MNIST and CIFAR-10; the digits' is 6*26 + 16*151 + 65*120 + 121*84 + 85*10."""
-    network = build_network(DistillConfig(network="lenet"), shape, 10)
+    network = build_network(validated(DistillConfig, {"network": "lenet"}), shape, 10)
     assert network.num_weights == weights
     assert network(torch.zeros(weights), torch.zeros(2, *shape)).shape == (2, 10)
 
 
 def test_convnet_has_the_right_number_of_weights():
     """Three convolutions (3584 + 2 * 147584), three norms (256 each) and 2049 * 10 for the classifier."""
-    network = build_network(DistillConfig(network="convnet"), (3, 32, 32), 10)
+    network = build_network(validated(DistillConfig, {"network": "convnet"}), (3, 32, 32), 10)
     assert network.num_weights == 320010
     weights = network.initial_weights(1, named_generator(0, "w"))[0]
     assert network(weights, torch.randn(2, 3, 32, 32)).shape == (2, 10)
@@ -31,7 +32,7 @@ def test_convnet_has_the_right_number_of_weights():
 
 def test_alexcifarnet_is_the_published_one():
     """4,864 + 102,464 in its convolutions; 4,096 * 384 + 384, 384 * 192 + 192 and 1,930 in its linear layers."""
-    network = build_network(DistillConfig(network="alexcifarnet"), (3, 32, 32), 10)
+    network = build_network(validated(DistillConfig, {"network": "alexcifarnet"}), (3, 32, 32), 10)
     assert network.num_weights == 4864 + 102464 + 1573248 + 73920 + 1930
     weights = network.initial_weights(1, named_generator(0, "w"))[0]
     assert network(weights, torch.randn(2, 3, 32, 32)).shape == (2, 10)
@@ -58,19 +59,21 @@ def test_same_logits_as_the_module(module):
 
 
 def test_initial_weights_have_the_published_spread():
-    network = build_network(DistillConfig(init="xavier"), (1, 28, 28), 10)
+    network = build_network(validated(DistillConfig, {"network.init": "xavier"}), (1, 28, 28), 10)
     parts = network.unflatten(network.initial_weights(1, named_generator(0, "w"))[0])
     reference = torch.nn.init.xavier_normal_(torch.empty(120, 400))
     assert parts["fc1.weight"].std().item() == pytest.approx(reference.std().item(), rel=0.03)
     assert all(part.count_nonzero() == 0 for name, part in parts.items() if name.endswith("bias"))
-    kaiming = build_network(DistillConfig(init="kaiming"), (1, 28, 28), 10)
+    kaiming = build_network(validated(DistillConfig, {"network.init": "kaiming"}), (1, 28, 28), 10)
     reference = torch.nn.init.kaiming_normal_(torch.empty(16, 6, 5, 5))
     ours = kaiming.unflatten(kaiming.initial_weights(1, named_generator(0, "w"))[0])["conv2.weight"]
     assert ours.std().item() == pytest.approx(reference.std().item(), rel=0.1)
 
 
 def test_gains_of_normalisation_start_at_one():
-    network = build_network(DistillConfig(network="convnet", width=4, depth=1), (1, 8, 8), 10)
+    network = build_network(
+        validated(DistillConfig, {"network": {"name": "convnet", "width": 4, "depth": 1}}), (1, 8, 8), 10
+    )
     parts = network.unflatten(network.initial_weights(1, named_generator(0, "w"))[0])
     assert torch.equal(parts["features.1.weight"], torch.ones(4))
     assert torch.equal(parts["features.1.bias"], torch.zeros(4))
@@ -85,9 +88,8 @@ def test_one_call_draws_different_networks():
 @pytest.mark.parametrize(
     ("update", "shape", "words"),
     [
-        ({"network": "lenett"}, (1, 28, 28), ["network=lenett", "lenet, alexcifarnet, convnet"]),
         ({"network": "lenet"}, (1, 2, 2), ["network=lenet", "2x2", "4 pixels"]),
-        ({"network": "convnet", "depth": 4}, (1, 8, 8), ["network=convnet", "8x8", "depth 4", "16 pixels"]),
+        ({"network": "convnet", "network.depth": 4}, (1, 8, 8), ["network=convnet", "8x8", "depth 4", "16 pixels"]),
     ],
 )
 def test_what_does_not_fit_is_said(update, shape, words):
@@ -100,7 +102,11 @@ def test_what_does_not_fit_is_said(update, shape, words):
 @pytest.mark.parametrize("name", ["lenet", "convnet"])
 def test_two_classes_are_binary_cross_entropy(name):
     """One output, whose binary cross-entropy with logits the loss is; gradients for weights and images too."""
-    network = build_network(DistillConfig(network=name, width=8), (1, 8, 8), 2)
+    network = build_network(
+        validated(DistillConfig, {"network": {"name": name} | ({"width": 8} if name == "convnet" else {})}),
+        (1, 8, 8),
+        2,
+    )
     generator = named_generator(0, "two")
     weights = network.initial_weights(1, generator)[0].double()
     images = 3 * torch.randn(6, 1, 8, 8, generator=generator).double()

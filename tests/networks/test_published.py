@@ -80,7 +80,7 @@ def test_same_logits_as_torchvision_with_the_same_head(hub):
 
 def test_the_last_layer_is_drawn_even_for_as_many_classes(hub):
     state = publish(hub, "squeezenet1_1").state_dict()
-    config = config_of("squeezenet1_1", init="constant", init_gain=0.5)
+    config = config_of("squeezenet1_1", **{"network.init": {"name": "constant", "gain": 0.5}})
     network, [weights] = weights_of(config, classes=1000)
     head = network.unflatten(weights)["classifier.1.weight"]
     assert head.shape == state["classifier.1.weight"].shape
@@ -171,7 +171,14 @@ def test_from_start_to_end(hub, tiny_classifiers, tmp_path, weights):
             buffer.copy_(torch.rand(buffer.shape, generator=named_generator(0, name)) + 0.5)
     torch.save(module.state_dict(), hub / "tiny-01234567.pth")
     config = config_of(
-        "tiny_norm", weights=weights, channels=3, iterations=4, eval_every=2, batch_size=16, val_nets=2, test_nets=3
+        "tiny_norm",
+        weights=weights,
+        data={"channels": 3},
+        iterations=4,
+        eval_every=2,
+        batch_size=16,
+        val_nets=2,
+        test_nets=3,
     )
     made = distill(config, out=tmp_path / "run")
     artifact = load(tmp_path / "run" / "best.distilled")

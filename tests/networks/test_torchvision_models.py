@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.method import DistilledSet, hypergradient
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
@@ -20,7 +21,7 @@ PUBLISHED = {"bank": "published", "weights": "fixed_pretrained"}
 
 
 def config_of(name, **update):
-    return DistillConfig(network=f"torchvision:{name}", **update)
+    return validated(DistillConfig, {"network": f"torchvision:{name}", **update})
 
 
 def with_statistics(module):
@@ -145,7 +146,7 @@ def test_bfloat16(tiny_classifiers, kind):
         ("", (3, 32, 32), "no classifier of that name; as torchvision:alexnet"),
         ("fcn_resnet50", (3, 32, 32), "no classifier of that name"),
         ("AlexNet", (3, 64, 64), "no classifier of that name; did you mean alexnet"),
-        ("alexnet", (1, 64, 64), "takes images of 3 channels, not 1; set channels=3"),
+        ("alexnet", (1, 64, 64), "takes images of 3 channels, not 1; set data.channels=3"),
         ("alexnet", (3, 32, 32), "does not fit images of 32x32 pixels: .*too small"),
         ("vit_b_16", (3, 32, 32), "does not fit images of 32x32 pixels: Wrong image height! Expected 224"),
         ("resnet18", (3, 32, 32), "has batch normalisation.*weights=fixed_pretrained with bank=published"),
@@ -166,7 +167,7 @@ def test_batch_normalisation_needs_published_weights(tiny_classifiers, update):
 
 def test_default_init_says_what_it_cannot_draw(tiny_classifiers):
     with pytest.raises(UserError, match="init=default: has no rule for the class_token of a VisionTransformer"):
-        build_network(config_of("tiny_vit", init="default"), (3, 8, 8), 4)
+        build_network(config_of("tiny_vit", **{"network.init": "default"}), (3, 8, 8), 4)
 
 
 def test_constant_statistics_are_said_once(tiny_classifiers, caplog):

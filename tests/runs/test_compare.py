@@ -3,7 +3,8 @@
 import pytest
 
 from raydistill import compare, evaluate
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
 from raydistill.evaluation.problem import evaluation_plan
 from raydistill.runs.comparison import read_source
@@ -12,7 +13,7 @@ from raydistill.runs.pretraining import pretrain
 from raydistill.store.artifact import save
 from raydistill.system.errors import UserError
 
-ATTACK = {"objective": "attack", "attack_class": 3, "attack_target": 5, "weights": "random_pretrained"}
+ATTACK = {"objective": {"name": "attack", "attacked": 3, "target": 5}, "weights": "random_pretrained"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def config(request, small, bank):
         "fixed": {"weights": "fixed"},
         "random": {"weights": "random", "seed": 3},
         "attack": ATTACK | {"bank": bank},
-        "soft": {"labels": "softmax", "images_per_step": 4},
+        "soft": {"labels": "softmax", "images.per_step": 4},
     }
     return DistillConfig(**(small.model_dump() | updates[request.param]))
 
@@ -44,7 +45,7 @@ def test_an_artifact_beside_its_baselines(config, digits):
 
 @pytest.mark.parametrize("update", [{"weights": "random", "seed": 3}, {"images_per_class": 2, "steps": 1}])
 def test_settings_give_the_baselines_of_their_artifact(small, digits, update):
-    config = small.model_copy(update=update)
+    config = small.changed(update)
     of_settings, of_artifact = (compare(s, draws=2, data=digits) for s in (config, distill(config, data=digits)))
     assert {"distilled": of_artifact.rows["distilled"], **of_settings.rows} == of_artifact.rows
     assert of_settings.num_images == of_artifact.num_images == 20

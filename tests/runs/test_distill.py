@@ -36,7 +36,7 @@ class StopAt(Watcher):
 @pytest.mark.parametrize("update", [FIXED, RANDOM])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update, stop):
-    config = small.model_copy(update=update)
+    config = small.changed(update)
     whole = distill(config, out=tmp_path / "whole", data=digits)
     halted = distill(config, out=tmp_path / "halves", data=digits, watchers=(StopAt(stop),))
     assert halted.metrics["stopped"] == 1
@@ -101,7 +101,7 @@ def test_divergence_keeps_the_best_before(small, digits, monkeypatch):
 
 def test_divergence_before_the_first_validation_is_an_error(small, digits):
     with pytest.raises(Diverged, match="outer_lr or inner_lr"):
-        distill(small.model_copy(update={"inner_lr": 1e30, "clip": None}), data=digits)
+        distill(small.changed({"inner_lr": 1e30, "outer.clip": None}), data=digits)
 
 
 def test_resume_refuses_other_settings_and_damage(small, digits, tmp_path):
@@ -162,7 +162,7 @@ def test_the_readme_loop(small, digits):
 
 
 def test_a_population_keeps_its_best(digits, small, tmp_path):
-    config = small.model_copy(update={"population": 3, "population_spread": 8.0, "iterations": 30, "eval_every": 10})
+    config = small.changed({"population": {"size": 3, "spread": 8.0}, "iterations": 30, "eval_every": 10})
     run = Run(config, digits)
     for _ in range(3):
         run.advance()
@@ -179,7 +179,7 @@ def test_a_population_keeps_its_best(digits, small, tmp_path):
 
 
 def test_a_member_that_diverges_leaves_the_others_alone(digits, small):
-    run = Run(small.model_copy(update={"population": 2, "iterations": 4}), digits)
+    run = Run(small.changed({"population": 2, "iterations": 4}), digits)
     run.distiller.learned.images[1] = torch.nan
     metrics = run.advance()
     assert math.isfinite(metrics["loss"])

@@ -16,7 +16,13 @@ from raydistill.data import decoding, is_same, load_dataset
 from raydistill.data.identity import identity
 
 REFUSED = "was made from other data than dataset="
-SMALL = {"network": "convnet", "width": 2, "depth": 1, "epochs": 1, "iterations": 4, "eval_every": 2, "batch_size": 8}
+SMALL = {
+    "network": {"name": "convnet", "width": 2, "depth": 1},
+    "epochs": 1,
+    "iterations": 4,
+    "eval_every": 2,
+    "batch_size": 8,
+}
 
 
 def command(*arguments, code=0):
@@ -128,7 +134,7 @@ def test_other_labels_are_other_data(made, tmp_path):
 
 def test_moved_data_are_the_same(made, tmp_path):
     shutil.copytree(made / "data", tmp_path / "elsewhere")
-    config = {"val_fraction": 0.2, "split_seed": 3}
+    config = {"data": {"val_fraction": 0.2, "split_seed": 3}}
     before = load_dataset(DistillConfig(dataset=f"folder:{made / 'data'}"))
     after = load_dataset(DistillConfig(dataset=f"folder:{tmp_path / 'elsewhere'}", **config))
     assert is_same(after, identity(before))

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from raydistill import evaluate
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.settings import validated
 from raydistill.data import Dataset
 from raydistill.evaluation.accuracy import score
 from raydistill.method.initial_weights import BankWeights
@@ -177,7 +179,7 @@ def test_draws_are_distinct_and_tests_are_held_out():
 
 def test_distil_for_a_bank_and_test_on_the_networks_it_held_out(small, digits, bank, tmp_path):
     update = {"weights": "random_pretrained", "bank": str(bank), "train_nets": 2, "val_nets": 2, "test_nets": 3}
-    config = small.model_copy(update=update)
+    config = small.changed(update)
     artifact = distill(config, out=tmp_path / "run", data=digits)
     networks = load_bank(bank).networks
     accuracies, _ = score(BankTrainer(CONFIG, digits).network, networks[-3:], digits.test)
@@ -205,16 +207,21 @@ def test_evaluate_on_another_bank(small, digits, bank, tmp_path):
 
 def test_fixed_pretrained_takes_one_network_and_keeps_it(small, digits, bank):
     update = {"weights": "fixed_pretrained", "bank": str(bank), "seed": 9}
-    artifact = distill(small.model_copy(update=update), data=digits)
+    artifact = distill(small.changed(update), data=digits)
     kept = torch.cat([w.flatten() for w in artifact.weights.values()])
     assert torch.equal(kept, load_bank(bank).networks[9 % 7])
     assert evaluate(artifact, data=digits).accuracy == artifact.metrics["test_accuracy"]
 
 
 def test_attack_reports_before_and_after(small, digits, bank):
-    update = {"weights": "fixed_pretrained", "bank": str(bank), "objective": "attack", "iterations": 60}
-    update |= {"attack_class": 7, "attack_target": "2", "eval_every": 20, "outer_lr": 0.05, "batch_size": 128}
-    artifact = distill(small.model_copy(update=update), data=digits)
+    update = {"weights": "fixed_pretrained", "bank": str(bank), "iterations": 60}
+    update |= {
+        "objective": {"name": "attack", "attacked": 7, "target": "2"},
+        "eval_every": 20,
+        "outer_lr": 0.05,
+        "batch_size": 128,
+    }
+    artifact = distill(small.changed(update), data=digits)
     metrics = artifact.metrics
     for name in ("class_accuracy", "attack_success", "other_accuracy"):
         assert 0 <= metrics[f"test_{name}"] <= 1
@@ -227,34 +234,43 @@ def test_attack_reports_before_and_after(small, digits, bank):
     ("update", "words"),
     [
         ({"bank": "nowhere"}, "bank=nowhere: is no bank of networks .it has no manifest.json.; raydistill pretrain"),
-        ({"network": "convnet", "depth": 2}, "was made for network=lenet on images of 1x8x8, not for network=convnet"),
-        ({"objective": "attack", "attack_class": 11, "attack_target": 1}, "attack_class=11: there is no such class"),
+        (
+            {"network": "convnet", "network.depth": 2},
+            "was made for network=lenet on images of 1x8x8, not for network=convnet",
+        ),
+        (
+            {"objective": {"name": "attack", "attacked": 11, "target": 1}},
+            "objective.attacked=11: there is no such class",
+        ),
     ],
 )
 def test_what_does_not_go_together(small, digits, bank, update, words):
-    config = small.model_copy(update={"weights": "fixed_pretrained", "bank": str(bank)} | update)
+    config = small.changed({"weights": "fixed_pretrained", "bank": str(bank)} | update)
     with pytest.raises(UserError, match=words):
         distill(config, data=digits)
 
 
 def test_the_target_is_brought_to_the_size_and_channels_of_the_source(small, tmp_path):
     """As from SVHN, 3 x 32 x 32, to MNIST, 1 x 28 x 28; here 3 x 12 x 12 and 1 x 8 x 8."""
-    source = PretrainConfig(dataset="digits", image_size=12, channels=3, nets=4, epochs=1, chunk=4)
+    source = validated(
+        PretrainConfig,
+        {"dataset": "digits", "data": {"image_size": 12, "channels": 3}, "nets": 4, "epochs": 1, "chunk": 4},
+    )
     pretrain(source, tmp_path / "bank")
     update = {"objective": "adapt", "weights": "random_pretrained", "bank": str(tmp_path / "bank")}
-    artifact = distill(small.model_copy(update=update | {"val_nets": 1, "test_nets": 2, "iterations": 2}))
+    artifact = distill(small.changed(update | {"val_nets": 1, "test_nets": 2, "iterations": 2}))
     assert artifact.image_shape == (3, 12, 12)
-    assert (artifact.config.image_size, artifact.config.channels) == (12, 3)
+    assert (artifact.config.data.image_size, artifact.config.data.channels) == (12, 3)
     assert evaluate(artifact).accuracy == artifact.metrics["test_accuracy"]  # reads the data itself
     with pytest.raises(UserError, match="on images of 3x12x12, not for network=lenet on 1x8x8"):
-        distill(small.model_copy(update=update | {"image_size": 8, "channels": 1}))
+        distill(small.changed(update | {"data.image_size": 8, "data.channels": 1}))
 
 
 def test_source_and_target_with_other_classes(small, digits, bank):
     from dataclasses import replace
 
     clothes: Dataset = replace(digits, class_names=tuple(f"cloth {i}" for i in range(10)))
-    config = small.model_copy(update={"weights": "fixed_pretrained", "bank": str(bank), "objective": "adapt"})
+    config = small.changed({"weights": "fixed_pretrained", "bank": str(bank), "objective": "adapt"})
     with pytest.raises(UserError, match=r"dataset=digits has the classes cloth 0, .* trained on digits, with 0, 1"):
         distill(config, data=clothes)
     assert same_classes(("3 - three", "Cat"), ("3", "cat"))
@@ -267,15 +283,15 @@ def test_source_and_target_with_other_classes(small, digits, bank):
         ({"weights": "random_pretrained"}, "weights=random_pretrained needs bank=FOLDER"),
         ({"bank": "b"}, "bank=b needs weights=fixed_pretrained or random_pretrained"),
         ({"objective": "adapt"}, "objective=adapt needs weights=fixed_pretrained"),
-        ({"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}, "needs attack_class and attack_target"),
+        ({"weights": "fixed_pretrained", "bank": "b", "objective": "attack"}, "objective.attacked: is needed with"),
         (
-            {"weights": "fixed_pretrained", "bank": "published", "objective": "attack"}
-            | {"attack_class": 1, "attack_target": 2},
+            {"weights": "fixed_pretrained", "bank": "published"}
+            | {"objective": {"name": "attack", "attacked": 1, "target": 2}},
             "those of bank=published do not",
         ),
-        ({"attack_class": 1}, "only it takes them"),
-        ({"images_per_step": 5, "images_per_class": 2}, "set only one of them"),
-        ({"label_lr": 0.1}, "label_lr needs labels=softmax or free"),
+        ({"objective.attacked": 1}, "there is no such setting with objective=classify or adapt"),
+        ({"images.per_step": 5, "images_per_class": 2}, "set only one of them"),
+        ({"labels.lr": 0.1}, "labels.lr: .* it is one of labels=softmax or free"),
         ({"weights": "fixed_pretrained", "bank": "b", "train_nets": 2}, "with fixed_pretrained all are the same"),
     ],
 )

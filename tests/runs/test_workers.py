@@ -17,7 +17,7 @@ import torch
 from raydistill.cluster.connect import ray_running
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.config.distill_config import DistillConfig
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 from raydistill.runs.distillation import Watcher, distill
 from raydistill.runs.run import Run
 from raydistill.runs.worker_group import team
@@ -37,7 +37,7 @@ def places():
 
 @pytest.fixture
 def config(small):
-    return small.model_copy(update=UPDATE)
+    return small.changed(UPDATE)
 
 
 def learned(run):

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from raydistill.config.distill_config import DistillConfig, PretrainConfig
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.method import DistilledSet
 from raydistill.runs.pretraining import pretrain
 from raydistill.store.artifact import Artifact, load, save

@@ -3,7 +3,8 @@
 import pytest
 
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import Resources, SweepConfig
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_sections import Resources
 from raydistill.sweep.searching import capacity, memory_need
 from raydistill.sweep.searching.memory_need import Need
 from raydistill.system.errors import UserError

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from raydistill.cli import app
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.distribution import Distribution
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import Distribution, SweepConfig
+from raydistill.config.sweep_config import SweepConfig
 from raydistill.sweep.reporting.index import (
     COLUMNS,
     INDEX,
@@ -39,12 +40,12 @@ from raydistill.system.storage import join, open_place, replace_file
 SEARCH = {
     "steps": {"int": [1, 3]},
     "inner_lr": {"loguniform": [0.001, 1.0]},
-    "init": {"choice": ["xavier", "kaiming"]},
-    "learn_images": {"choice": [True, False]},
-    "clip": {"choice": [None, 1.0]},
+    "network.init": {"choice": ["xavier", "kaiming"]},
+    "images.learned": {"choice": [True, False]},
+    "outer.clip": {"choice": [None, 1.0]},
 }
 CONFIG = validated(SweepConfig, {"name": "t", "search": SEARCH, "budget": {"trials": 8}})
-POINT = {"steps": 2, "inner_lr": 0.5, "init": "kaiming", "learn_images": True, "clip": None}
+POINT = {"steps": 2, "inner_lr": 0.5, "network.init": "kaiming", "images.learned": True, "outer.clip": None}
 
 
 def row(trial, status, accuracy=None, images=None, **more):
@@ -88,7 +89,7 @@ def test_other_readers_open_it_and_every_value_comes_back(tmp_path):
     schema = pq.read_schema(tmp_path / INDEX)
     types = {name: str(schema.field(name).type) for name in schema.names}
     assert {types[name] for name in ("steps", "num_images")} == {"int64"}
-    assert [types[name] for name in ("inner_lr", "init", "learn_images", "clip")] == [
+    assert [types[name] for name in ("inner_lr", "network.init", "images.learned", "outer.clip")] == [
         "double",
         "string",
         "bool",

@@ -19,7 +19,7 @@ VALUES = {
     "search": {
         "steps": {"int": [1, 3]},
         "inner_lr": {"loguniform": [0.001, 1.0]},
-        "init": {"choice": ["xavier", "zero"]},
+        "network.init": {"choice": ["xavier", "zero"]},
     },
     "known_good": [{"steps": 2, "inner_lr": 0.5}, {"steps": 1, "inner_lr": 0.25}],
 }
@@ -119,7 +119,7 @@ def test_a_restored_search_and_table_agree():
     for name in "abcd":
         search.suggest(name)
     finish(search, "a", 0.5)
-    point = {"steps": 3, "inner_lr": 0.125, "init": "zero"}
+    point = {"steps": 3, "inner_lr": 0.125, "network.init": "zero"}
     trials = [
         tune_trial(search, "a", "TERMINATED", 0.5),
         tune_trial(search, "b"),
@@ -168,7 +168,7 @@ def test_optuna_dashboard_shows_the_study(tmp_path):
 def test_many_trials_cost_little():
     search = search_for()
     for number in range(1000):
-        point = {"steps": 1 + number % 3, "inner_lr": 0.1, "init": "zero"}
+        point = {"steps": 1 + number % 3, "inner_lr": 0.1, "network.init": "zero"}
         entry = optuna.trial.create_trial(params=point, distributions=search._space, values=[0.5, number])
         search._ot_study.add_trial(entry)
     journal = Journal("t")

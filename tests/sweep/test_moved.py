@@ -13,7 +13,8 @@ from line import Line
 from small_sweep import sweep_config
 
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import SweepConfig, sweep_values
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import sweep_values
 from raydistill.store.artifact import load
 from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.reporting.index import read_index

@@ -16,8 +16,8 @@ SEARCH = {
     "steps": {"int": [1, 3]},
     "images_per_class": {"logint": [1, 64]},
     "inner_lr": {"loguniform": [0.001, 1.0]},
-    "image_std": {"uniform": [0.5, 1.5]},
-    "init": {"choice": ["xavier", "kaiming"]},
+    "outer.average": {"uniform": [0.5, 1.5]},
+    "network.init": {"choice": ["xavier", "kaiming"]},
 }
 
 
@@ -30,18 +30,18 @@ def test_suggestions_lie_in_the_space_and_cover_it():
     points = [search.suggest(str(i)) for i in range(40)]
     for name, distribution in config().search.items():
         assert all(distribution.contains(point[name]) for point in points), name
-    assert {point["init"] for point in points} == {"xavier", "kaiming"}
+    assert {point["network.init"] for point in points} == {"xavier", "kaiming"}
     assert {point["steps"] for point in points} == {1, 2, 3}
     assert sum(point["inner_lr"] < 0.03 for point in points) > 8  # logarithmic: half lie below the geometric mean
     assert all(isinstance(point["steps"], int) for point in points)
 
 
 def test_known_good_points_come_first():
-    good = [{"steps": 2, "inner_lr": 0.5, "image_std": 1.0}, {"init": "kaiming", "image_std": 0.75}]
+    good = [{"steps": 2, "inner_lr": 0.5, "outer.average": 1.0}, {"network.init": "kaiming", "outer.average": 0.75}]
     search = optuna_search(config(known_good=good))
     first, second = search.suggest("a"), search.suggest("b")
-    assert (first["steps"], first["inner_lr"], first["image_std"]) == (2, 0.5, 1.0)
-    assert (second["init"], second["image_std"]) == ("kaiming", 0.75)
+    assert (first["steps"], first["inner_lr"], first["outer.average"]) == (2, 0.5, 1.0)
+    assert (second["network.init"], second["outer.average"]) == ("kaiming", 0.75)
 
 
 def test_the_seed_decides():

@@ -70,7 +70,7 @@ def test_checkpoints_take_a_small_share_of_the_time(digits, monkeypatch):
 
 
 def test_divergence_is_a_finite_worst_value(digits):
-    trial = trial_class(digits, inner_lr=1e30, clip=None)(config={"steps": 1})
+    trial = trial_class(digits, inner_lr=1e30, **{"outer.clip": None})(config={"steps": 1})
     result = trial.train()
     trial.stop()
     assert result["done"]
@@ -111,7 +111,7 @@ def test_a_sweep_of_populations(local_ray, digits, tmp_path):
     """A trial counts as its best member, under that member's learning rates."""
     config = sweep_config(
         tmp_path,
-        base=BASE | {"population": 3, "population_spread": 2.0},
+        base=BASE | {"population": {"size": 3, "spread": 2.0}},
         search={"inner_lr": {"loguniform": [0.001, 3.0]}},
         known_good=[],
         budget={"trials": 2, "iterations": 6},
@@ -184,8 +184,10 @@ def test_an_existing_sweep_is_not_overwritten(finished, digits):
 @pytest.mark.parametrize(
     ("search", "words"),
     [
-        ({"init": {"choice": ["xavier", "one"]}, "init_gain": {"uniform": [0.5, 2.0]}}, "init=one takes none"),
-        ({"network": {"choice": ["lenet", "torchvision:alexnet"]}}, "network=torchvision:alexnet: .*set channels=3"),
+        (
+            {"network": {"choice": ["lenet", "torchvision:alexnet"]}},
+            "network=torchvision:alexnet: .*set data.channels=3",
+        ),
     ],
 )
 def test_a_trial_that_cannot_be_is_said_before_any_runs(digits, tmp_path, search, words):
@@ -219,7 +221,7 @@ def test_a_second_sweep_does_not_join_the_private_ray_of_the_first(local_ray):
     script = """
 import ray
 from raydistill.cluster.connect import ray_running
-from raydistill.config.sweep_config import Resources
+from raydistill.config.sweep_sections import Resources
 with ray_running(Resources()):
     print(ray.get_runtime_context().gcs_address)
 """

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from raydistill.config.distill_config import PretrainConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import pretrain
 from raydistill.store.bank import read_manifest

@@ -71,7 +71,7 @@ def test_an_attack_on_a_class_by_its_odd_name(tmp_path, odd_classes):
     data = ["--set", f"dataset=folder:{odd_classes}"]
     run("pretrain", *data, "--set", "nets=4", "--set", "epochs=1", "--set", "batch_size=16", "--out", "b", cwd=tmp_path)
     nets = ["--set", "weights=random_pretrained", "--set", "bank=b", "--set", "val_nets=1", "--set", "test_nets=1"]
-    names = ["--set", "attack_class=$x^{$", "--set", "attack_target=a_b%c#d"]
+    names = ["--set", "objective.attacked=$x^{$", "--set", "objective.target=a_b%c#d"]
     out, _ = run("distill", *QUICK, *data, *nets, *names, "--set", "objective=attack", "--json", cwd=tmp_path)
     assert "test_attack_success" in last_json(out)
 

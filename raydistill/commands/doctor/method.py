@@ -12,6 +12,7 @@ from torch import Tensor
 from raydistill.commands.doctor.agreement import Agreement, agreement
 from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.kernels.cuda_graph import Capture
 from raydistill.method import DistilledSet, hypergradient
 from raydistill.method.rng import named_generator
@@ -90,7 +91,9 @@ class SmallCase:
     @cached_property
     def network(self) -> Network:
         """A new network, for which nothing is recorded."""
-        return build_network(DistillConfig(network=self.name, width=8, depth=2), SHAPES[self.name], CLASSES)
+        size = {"width": 8, "depth": 2} if self.name == "convnet" else {}
+        config = validated(DistillConfig, {"network": {"name": self.name, **size}})
+        return build_network(config, SHAPES[self.name], CLASSES)
 
     @cached_property
     def tensors(self) -> tuple[DistilledSet, Tensor, Tensor, Tensor]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raydistill.config.sweep_config import Distribution, SweepConfig
+from raydistill.config.distribution import Distribution
+from raydistill.config.sweep_config import SweepConfig
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 

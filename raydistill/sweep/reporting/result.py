@@ -11,7 +11,9 @@ from ray import tune
 from ray.exceptions import RayError
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.config.sweep_config import Resources, SweepConfig
+from raydistill.config.overrides import merged
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_sections import Resources
 from raydistill.data import Dataset
 from raydistill.runs.checkpoint import load_checkpoint
 from raydistill.runs.run import Run
@@ -86,7 +88,7 @@ def collect(
         rows.append(
             {key: metrics.get(key) for key in keys}
             | {"trial": metrics["trial_id"], "config": searched_settings(metrics), "error": str(result.error or "")}
-            | {"checkpoint": result.checkpoint, "settings": shared["base"] | metrics["config"]}
+            | {"checkpoint": result.checkpoint, "settings": merged(DistillConfig, shared["base"], metrics["config"])}
         )
     rows.sort(key=lambda row: -row["val_accuracy"])
     front = sorted(non_dominated(rows, config.objectives), key=lambda row: row["num_images"])

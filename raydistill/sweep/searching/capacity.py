@@ -6,7 +6,8 @@ from typing import Any
 
 from raydistill.cluster.nodes import Kind, gpus_of, nodes_there, nodes_to_come
 from raydistill.config.settings import validated
-from raydistill.config.sweep_config import Resources, SweepConfig
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_sections import Resources
 from raydistill.sweep.searching.memory_need import Need, measured
 from raydistill.system.errors import UserError
 from raydistill.system.gpu_memory import GIB, LEAST

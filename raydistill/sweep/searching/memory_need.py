@@ -12,6 +12,7 @@ import torch
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.overrides import merged
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.data import Dataset
 from raydistill.evaluation.accuracy import TEST_IMAGES, TRAIN_CHUNK, evaluate_networks, evaluate_set
@@ -64,7 +65,9 @@ def measured(config: SweepConfig, shared: dict[str, Any]) -> Need:
     given = ray.put(shared | {"gpus": gpus})
     setting = "resources.gpu" if places.gpu == "auto" else "budget.concurrent"
     points = largest_points(config)
-    return Need.of_all([_told(task.remote(shared["base"] | point, given), point, setting) for point in points])
+    return Need.of_all(
+        [_told(task.remote(merged(DistillConfig, shared["base"], point), given), point, setting) for point in points]
+    )
 
 
 def _told(measurement: Any, point: dict[str, Any], setting: str) -> Need:

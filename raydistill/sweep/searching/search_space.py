@@ -7,7 +7,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
-from raydistill.config.sweep_config import Distribution, SweepConfig
+from raydistill.config.distribution import Distribution
+from raydistill.config.sweep_config import SweepConfig
 
 
 class SweepSearch(OptunaSearch):

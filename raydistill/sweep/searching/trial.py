@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.overrides import merged
 from raydistill.config.sweep_config import OBJECTIVES
 from raydistill.data import Dataset
 from raydistill.report.tensorboard import TensorBoard
@@ -69,7 +70,7 @@ class DistillTrial(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
         self.__dict__.pop("run", None)  # gives its memory back before the next run takes its own
-        settings = DistillConfig(**self.base | config)
+        settings = DistillConfig(**merged(DistillConfig, self.base, config))
         workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
         with enough_gpu_memory(self.gpus):
             self.run = Run(settings, self.data, self.bank, workers, self.device)
@@ -114,7 +115,7 @@ class DistillTrial(tune.Trainable):
         run = self.run
         sizes = {"num_images": run.current.num_images, "grad_steps": run.config.grad_steps}
         last = {"val_accuracy_last": metrics["val_accuracy"]} if "val_accuracy" in metrics else {}
-        members = {"members": run.population()} if run.config.population > 1 else {}
+        members = {"members": run.population()} if run.config.population.size > 1 else {}
         result = metrics | last | run.best_metrics | sizes | members
         return result | {"iterations": run.iteration, "seconds": run.seconds}
 
