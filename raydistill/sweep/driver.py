@@ -14,9 +14,8 @@ from rich.console import Console
 from raydistill.cluster.connect import ray_running
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.marks import DecidesFit
-from raydistill.config.overrides import merged
 from raydistill.config.sections import is_marked
-from raydistill.config.settings import flat, validated
+from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import SWEEP_FILE, sweep_values
 from raydistill.config.sweep_sections import Asha, Resources
@@ -24,12 +23,13 @@ from raydistill.data import Dataset, check_same, identity, load_dataset
 from raydistill.method.initial_weights import initial_weights
 from raydistill.runs.run import matched
 from raydistill.store.bank import Bank, adapted, load_bank
-from raydistill.sweep.reporting.live_table import Monitor
+from raydistill.sweep.reporting.live_table import LiveTable
 from raydistill.sweep.reporting.result import SweepResult, collect
 from raydistill.sweep.reporting.watch import Watch
 from raydistill.sweep.searching.capacity import fitted
 from raydistill.sweep.searching.search_space import optuna_search
 from raydistill.sweep.searching.trial import DistillTrial
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.sweep.stopping.scheduler import ParetoASHA, SchedulerState
 from raydistill.sweep.surviving.cleanup import tidy
 from raydistill.sweep.surviving.lease import Lease, leased
@@ -40,7 +40,6 @@ from raydistill.system.output import say
 from raydistill.system.storage import at_home, exists, join, open_place, read_json, write_json
 from raydistill.system.write_probe import check_writable
 
-SHARED: Any = {"iterations": True, "data": {"image_size", "channels"}}  # settings that a sweep and a bank decide
 DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
 
 
@@ -91,35 +90,32 @@ def _driven(
     common = adapted(config.trial_config({}))
     bank = load_bank(common.bank_folder) if common.bank_folder else None
     check_trials(config, data, bank)
-    shared: dict[str, Any] = {
-        "base": merged(DistillConfig, config.base, flat(common.model_dump(include=SHARED))),
-        "data": data.to_numpy(),
-        "bank": bank and bank.to_numpy(),
-        "threads": config.resources.cpu,
-    }
+    inputs = TrialInputs.of_sweep(config, common, data, bank)
     with ray_running(config.resources, common.workers):
         lease.check()
         if not resume:
             write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
         write_json(join(folder, DATA_FILE), known)
-        places = fitted(config, shared, folder, resume, _teller(console))
-        shared["gpus"] = places.gpu
-        trainable = _trainable(places, shared)
+        places = fitted(config, inputs, folder, resume, _teller(console))
+        inputs = replace(inputs, gpus=float(places.gpu))
+        trainable = _trainable(places, inputs)
         lease.check()  # that took minutes
         watch = Watch(config, folder, lease)
         with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
             tuner = _restored(folder, trainable) if resume and begun(folder) else _fresh(config, trainable)
-            others = [Bookkeeper(folder, lease), *([Monitor(config.budget.trials)] if console is not None else [])]
+            others = [Bookkeeper(folder, lease), *([LiveTable(config.budget.trials)] if console is not None else [])]
             _attend(tuner, watch, others)
             try:
                 results = tuner.fit()
             finally:
                 lease.check()  # its loss is why, whatever Tune says
-            watch.say("testing")
-            result = collect(config, folder, results, shared, places, lease.check)
-            watch.say("testing", result.front)
-            tidy(folder, (trial for trial in watch.trials if trial.trial_id in watch.rows.finished), result.front)
-        return replace(result, stopped=watch.stopped)
+            index = watch.index
+            index.say("testing")
+            result = collect(config, folder, index.current_rows(), results, inputs, places, lease.check)
+            index.say("testing", result.front)
+            finished = (trial for trial in index.trials if trial.trial_id in index.rows.finished)
+            tidy(folder, finished, (str(row.artifact) for row in result.front))
+        return replace(result, stopped=watch.stop.begun)
 
 
 def _teller(console: Console | None) -> Callable[[str], None]:
@@ -165,10 +161,10 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
         initial_weights(settings, network, torch.device("cpu"), bank.networks if bank is not None else None)
 
 
-def _trainable(places: Resources, shared: dict[str, Any]) -> Any:
-    """The trial class with its resources and with what all trials share, put once into the object store."""
-    bundles = [places.bundle()] * shared["base"].get("workers", 1)  # one for each worker
-    return tune.with_resources(tune.with_parameters(DistillTrial, **shared), tune.PlacementGroupFactory(bundles))
+def _trainable(places: Resources, inputs: TrialInputs) -> Any:
+    """Return the trial class with its resources, and with its inputs, which go once into the object store."""
+    bundles = [places.bundle()] * inputs.base.get("workers", 1)  # one for each worker
+    return tune.with_resources(tune.with_parameters(DistillTrial, inputs=inputs), tune.PlacementGroupFactory(bundles))
 
 
 def _fresh(config: SweepConfig, trainable: Any) -> tune.Tuner:
@@ -210,7 +206,7 @@ def _attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> Non
     """Gives a Tuner its callbacks, here and not at its making: it would pickle them, and restore a dead driver's."""
     inside = tuner._local_tuner
     settings = inside._tune_config
-    watch.search = settings.search_alg
+    watch.index.search = settings.search_alg
     memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
     inside.get_run_config().callbacks = [watch, *memory, *others]  # their states are kept by their places here
 

@@ -103,7 +103,7 @@ def test_an_error_in_a_line():
 
 
 def test_tables_take_no_markup(capsys):
-    from raydistill.sweep.reporting.live_table import Monitor
+    from raydistill.sweep.reporting.live_table import LiveTable
 
     class Trial:
         status, trial_id, last_result, config = "RUNNING", "t1", {}, {"a": "[red]b[/red]"}
@@ -111,5 +111,5 @@ def test_tables_take_no_markup(capsys):
         def is_finished(self):
             return False
 
-    Monitor(1, seconds=0).on_trial_result(1, [Trial()], Trial(), {})
+    LiveTable(1, seconds=0).on_trial_result(1, [Trial()], Trial(), {})
     assert "a=[red]b[/red]" in capsys.readouterr().out

@@ -103,7 +103,7 @@ def test_a_trial_that_wants_too_much_memory_is_one_line(cuda, local_ray, digits,
     config = validated(SweepConfig, values(tmp_path, cuda, 0.1, **update))
     run_sweep(config, data=digits, console=said)
     rows = read_index(str(tmp_path / "t")).rows
-    assert Counter((row["train_nets"], row["status"]) for row in rows) == {(1, "TERMINATED"): 3, (4096, "ERROR"): 1}
+    assert Counter((row.config["train_nets"], row.status) for row in rows) == {(1, "TERMINATED"): 3, (4096, "ERROR"): 1}
     lines = [line for line in said.everything().splitlines() if "resources.gpu=0.1" in line]
     assert lines, said.everything()[-3000:]
     assert "Traceback" not in said.everything()
@@ -114,5 +114,5 @@ def test_auto_finds_the_share(cuda, local_ray, digits, tmp_path, said):
 
     update = {"budget": {"trials": 2, "iterations": 40}}
     result = run_sweep(validated(SweepConfig, values(tmp_path, cuda, "auto", **update)), data=digits, console=said)
-    assert [row["iterations"] for row in result.trials] == [40, 40]
+    assert [row.iterations for row in result.trials] == [40, 40]
     assert "GPU" in said.everything(), said.everything()[-3000:]

@@ -29,7 +29,7 @@ def test_only_what_is_old_goes(request, tmp_path, kind):
 
     trials = [trial("a", "TERMINATED"), trial("b", "RUNNING"), SimpleNamespace(status="TERMINATED", checkpoint=None)]
     for _ in range(2):  # also when it is gone already
-        tidy(place, trials, [{"artifact": join(place, "front", "trial-b.distilled")}])
+        tidy(place, trials, [join(place, "front", "trial-b.distilled")])
     gone = {"trial-a/checkpoint_000001/checkpoint.pt", "front/trial-a.distilled/manifest.json"}
     gone |= {f"{part}-2027-01-0{day}_10-00-00.{end}" for day in (1, 2) for part, end in STATES}
     left = {file for file in files if filesystem.get_file_info(f"{inside}/{file}").type.name == "File"}

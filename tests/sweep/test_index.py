@@ -33,6 +33,7 @@ from raydistill.sweep.reporting.status import Status, age, print_status, read_st
 from raydistill.sweep.reporting.storage_writer import STOP
 from raydistill.sweep.surviving.holder import LEASE
 from raydistill.sweep.surviving.lease import leased
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.errors import UserError
 from raydistill.system.shell import typed
 from raydistill.system.storage import join, open_place, replace_file
@@ -48,12 +49,12 @@ CONFIG = validated(SweepConfig, {"name": "t", "search": SEARCH, "budget": {"tria
 POINT = {"steps": 2, "inner_lr": 0.5, "network.init": "kaiming", "images.learned": True, "outer.clip": None}
 
 
-def row(trial, status, accuracy=None, images=None, **more):
+def row(trial, status, accuracy=None, images=None):
     measured = (
         {} if accuracy is None else {"iterations": 40, "diverged": False, "time": datetime(2027, 1, 1, tzinfo=UTC)}
     )
-    about = {"trial": trial, "status": status, "val_accuracy": accuracy, "num_images": images}
-    return POINT | about | measured | {"artifact": f"/runs/t/trial-{trial}/checkpoint_000001/best.distilled"} | more
+    artifact = f"/runs/t/trial-{trial}/checkpoint_000001/best.distilled"
+    return TrialRow(trial, status, POINT, val_accuracy=accuracy, num_images=images, artifact=artifact, **measured)
 
 
 ROWS = [
@@ -97,16 +98,14 @@ def test_other_readers_open_it_and_every_value_comes_back(tmp_path):
     ]
     found = read_index(str(tmp_path))
     assert found.about == about(updated=found.about.updated)
-    assert [{k: v for k, v in r.items() if v is not None} for r in found.rows] == [
-        {k: v for k, v in r.items() if v is not None} for r in ROWS
-    ]
+    assert found.rows == ROWS
 
 
 def test_choices_of_different_types_are_written_as_json():
     kind = column_type(Distribution.model_validate({"choice": [1, "all", None]}))
     assert kind == pa.string()
     schema = pa.schema([("trial", pa.string()), ("steps", kind)])
-    rows = [{"trial": "a", "steps": 1}, {"trial": "b", "steps": "all"}, {"trial": "c", "steps": None}]
+    rows = [TrialRow("a", "PENDING", {"steps": steps}) for steps in (1, "all", None)]
     table = pq.read_table(pa.BufferReader(to_parquet(rows, schema, about())))
     assert table["steps"].to_pylist() == ["1", "all", None]
 
@@ -137,12 +136,13 @@ def test_status_counts_ranks_and_dates(tmp_path):
     write(tmp_path)
     found = read_status(str(tmp_path))
     assert found.counts == {"done": 2, "stopped_early": 1, "failed": 1, "running": 2, "pending": 3}
-    assert [r["trial"] for r in found.front] == ["a", "c"]  # b is beaten by c, e by a
-    assert found.best["trial"] == "c"
+    assert [r.trial for r in found.front] == ["a", "c"]  # b is beaten by c, e by a
+    assert found.best.trial == "c"
     assert found.state == "running"
-    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert told["running_trials"][0]["config"] == POINT
-    assert told["running_trials"][0]["time"] == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+    shown = json.loads(json.dumps(found.to_json(), allow_nan=False))["running_trials"][0]
+    assert set(shown) == {*COLUMNS, "config"}
+    assert shown["config"] == POINT
+    assert shown["time"] == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(

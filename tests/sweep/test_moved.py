@@ -38,7 +38,7 @@ def begun(local_ray, digits):
             end = time.monotonic() + 100
             while time.monotonic() < end:
                 with suppress(UserError):  # not there yet
-                    if any(row["iterations"] for row in read_index(place).rows):
+                    if any(row.iterations for row in read_index(place).rows):
                         break
                 time.sleep(0.2)
             stop(place, 0)
@@ -58,13 +58,13 @@ def go_on(place, digits):
     result = run_sweep(validated(SweepConfig, sweep_values(place)), resume=True, data=digits)
     assert (len(result.trials), result.failed) == (TRIALS, 0)
     index = read_index(place)
-    assert [(row["status"], row["iterations"]) for row in index.rows] == [("TERMINATED", 400)] * TRIALS
+    assert [(row.status, row.iterations) for row in index.rows] == [("TERMINATED", 400)] * TRIALS
     filesystem, inside = open_place(place)
     for row in index.rows:
         there = names(filesystem, f"{inside}/trial-{row['trial']}")
         assert any(name.startswith("events.out") for name in there)  # its log came here too
         assert any(name.startswith("checkpoint_") for name in there)
-        assert load(row["artifact"]).provenance["trial"] == row["trial"]
+        assert load(row.artifact).provenance["trial"] == row.trial
     return result
 
 

@@ -55,7 +55,7 @@ def ended(process):
 
 def running(place, iterations):
     try:
-        return any((row["iterations"] or 0) >= iterations for row in read_index(place).rows)
+        return any((row.iterations or 0) >= iterations for row in read_index(place).rows)
     except UserError:  # not there yet
         return False
 
@@ -78,7 +78,7 @@ def test_of_two_begun_together_one_is_refused(place, begin):
     assert f"in use by process {winner.pid} on " in line
     assert "raydistill stop " in line
     assert "raydistill sweep --resume " in line
-    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2
+    assert [(row.status, row.iterations) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2
 
 
 @pytest.mark.parametrize("wakes", ["while the other runs", "when the other has ended"])
@@ -107,4 +107,4 @@ def test_a_driver_that_was_suspended_past_its_lease_gives_way(place, begin, wake
         assert json.loads(summary)["trials"] == 2
     else:
         assert content(place) == before
-    assert [(row["status"], row["iterations"]) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2
+    assert [(row.status, row.iterations) for row in read_index(place).rows] == [("TERMINATED", 800)] * 2

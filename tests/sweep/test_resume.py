@@ -70,7 +70,7 @@ def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_pa
     os.killpg(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=100)
     assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
-    assert [row["status"] for row in read_index(str(folder)).rows] == ["PAUSED"]
+    assert [row.status for row in read_index(str(folder)).rows] == ["PAUSED"]
     assert f"stopped; to go on: {typed('raydistill sweep --resume')} {folder}" in said
 
 
@@ -89,4 +89,4 @@ def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local
         patch.setattr(TuneController, "_process_trial_save", dies)
         with pytest.raises(Exception, match="the driver dies"):
             run_sweep(config, data=digits)
-    assert [row["iterations"] for row in run_sweep(config, data=digits, resume=True).trials] == [60, 60]
+    assert [row.iterations for row in run_sweep(config, data=digits, resume=True).trials] == [60, 60]

@@ -43,8 +43,8 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"storage": s3}))
     command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    second = _when(place, lambda rows: sum(row["iterations"] is not None for row in rows) >= 2, driver)
-    assert load(second[0]["artifact"]).provenance["trial"] == second[0]["trial"]  # an address of the running sweep
+    second = _when(place, lambda rows: sum(row.iterations is not None for row in rows) >= 2, driver)
+    assert load(second[0].artifact).provenance["trial"] == second[0].trial  # an address of the running sweep
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert read_status(place).state == "running"  # not silent for long enough yet
@@ -55,18 +55,18 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     summary = json.loads(done.splitlines()[-1])
     assert summary["trials"] == 3
     rows = read_index(place).rows
-    assert Counter(row["status"] for row in rows) == {"TERMINATED": 3}
-    assert {row["iterations"] for row in rows} == {200}
-    assert {second[0]["trial"]} < {row["trial"] for row in rows}
+    assert Counter(row.status for row in rows) == {"TERMINATED": 3}
+    assert {row.iterations for row in rows} == {200}
+    assert {second[0].trial} < {row.trial for row in rows}
     for row in rows:
-        artifact = load(row["artifact"])
-        assert artifact.provenance["trial"] == row["trial"]
-        assert artifact.metrics["val_accuracy"] == row["val_accuracy"]
-    assert {row["artifact"] for row in summary["front"]} <= {row["artifact"] for row in rows}
+        artifact = load(row.artifact)
+        assert artifact.provenance["trial"] == row.trial
+        assert artifact.metrics["val_accuracy"] == row.val_accuracy
+    assert {row["artifact"] for row in summary["front"]} <= {row.artifact for row in rows}
 
     tested = _run("evaluate", summary["front"][0]["artifact"], "--nets", "1", "--json")
     assert json.loads(tested.splitlines()[-1])["num_images"] == summary["front"][0]["num_images"]
-    _check_files(place, tmp_path, {row["trial"] for row in rows})
+    _check_files(place, tmp_path, {row.trial for row in rows})
     assert sorted(os.listdir(tmp_path)) == ["copy", "sweep.yaml"]  # nothing was left in the working directory
     assert "tensorboard --logdir s3://" in done
     assert not [record for record in caplog.records if "cannot be written" in record.message]
@@ -79,7 +79,7 @@ def test_a_store_that_goes_away_ends_the_sweep_which_goes_on_when_it_is_back(s3,
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP | {"storage": storage}))
     command = [sys.executable, "-m", "raydistill.cli", "sweep", "sweep.yaml"]
     driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    _when(place, lambda rows: any(row["iterations"] for row in rows), driver)
+    _when(place, lambda rows: any(row.iterations for row in rows), driver)
     line.there = False
     out, err = driver.communicate(timeout=400)
     assert driver.returncode == 2, err
@@ -91,7 +91,7 @@ def test_a_store_that_goes_away_ends_the_sweep_which_goes_on_when_it_is_back(s3,
     done = _run("sweep", place, "--resume", "--json")
     assert json.loads(done.splitlines()[-1])["trials"] == 3
     rows = read_index(place).rows
-    assert [(row["status"], row["iterations"]) for row in rows] == [("TERMINATED", 200)] * 3, done
+    assert [(row.status, row.iterations) for row in rows] == [("TERMINATED", 200)] * 3, done
     line.shutdown()
     line.server_close()
 

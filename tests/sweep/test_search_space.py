@@ -1,7 +1,5 @@
 """From YAML to Optuna, and the front."""
 
-import itertools
-
 import numpy as np
 import optuna
 import pytest
@@ -11,6 +9,7 @@ from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.sweep.searching.search_space import optuna_search
 from raydistill.sweep.stopping.pareto import non_dominated
+from raydistill.sweep.trial_row import TrialRow
 
 SEARCH = {
     "steps": {"int": [1, 3]},
@@ -150,18 +149,18 @@ def test_the_search_goes_on_after_it_was_saved(tmp_path):
 def test_front_against_the_definition():
     rng = np.random.default_rng(0)
     objectives = {"val_accuracy": "max", "num_images": "min"}
-    rows = [
-        {"val_accuracy": float(a), "num_images": int(n)}
-        for a, n in zip(rng.random(60).round(1), rng.integers(1, 9, 60), strict=True)
-    ]
+    pairs = list(zip(rng.random(60).round(1).tolist(), rng.integers(1, 9, 60).tolist(), strict=True))
+    rows = [TrialRow(str(i), "TERMINATED", val_accuracy=a, num_images=n) for i, (a, n) in enumerate(pairs)]
+    rows.insert(30, TrialRow("without a result", "RUNNING", num_images=1))
 
     def beats(x, y):
-        as_good = x["val_accuracy"] >= y["val_accuracy"] and x["num_images"] <= y["num_images"]
-        return as_good and x != y
+        return x[0] >= y[0] and x[1] <= y[1] and x != y
 
-    expected = [row for row in rows if not any(beats(other, row) for other in rows)]
+    expected = {pair for pair in pairs if not any(beats(other, pair) for other in pairs)}
     front = non_dominated(rows, objectives)
-    assert {tuple(row.values()) for row in front} == {tuple(row.values()) for row in expected}
-    assert all(a != b for a, b in itertools.combinations(front, 2))  # equals once
+    assert [(row.val_accuracy, row.num_images) for row in front] == sorted(expected, key=lambda pair: pair[1])
+    assert all(
+        int(row.trial) == pairs.index((row.val_accuracy, row.num_images)) for row in front
+    )  # of equals the first
     assert non_dominated([], objectives) == []
-    assert non_dominated(rows, {"val_accuracy": "max"})[0]["val_accuracy"] == max(r["val_accuracy"] for r in rows)
+    assert non_dominated(rows, {"val_accuracy": "max"})[0].val_accuracy == max(a for a, _ in pairs)

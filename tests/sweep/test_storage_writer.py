@@ -8,7 +8,7 @@ import time
 import pytest
 from small_sweep import wait_for
 
-from raydistill.sweep.reporting.storage_writer import STOP, Mailbox
+from raydistill.sweep.reporting.storage_writer import STOP, StorageWriter
 from raydistill.system.storage import exists, join, open_place, read_file, write_file
 
 
@@ -22,7 +22,7 @@ def content(place, name):
 
 
 def test_the_newest_versions_arrive(place):
-    mail = Mailbox(place)
+    mail = StorageWriter(place)
     for number in range(50):
         mail.put("a", b"%d" % number)
         mail.put("b/c", b"x" * number)
@@ -36,7 +36,7 @@ def test_the_newest_versions_arrive(place):
 
 def test_a_growing_file_is_begun_anew_and_then_only_added_to(tmp_path):
     (tmp_path / "log").write_bytes(b"of an earlier driver\n")
-    mail = Mailbox(str(tmp_path))
+    mail = StorageWriter(str(tmp_path))
     mail.grow("log", b"1\n")
     wait_for(lambda: (tmp_path / "log").read_bytes() == b"1\n")
     with open(tmp_path / "log", "rb") as reader:  # who reads along sees what is added to the very file
@@ -49,7 +49,7 @@ def test_requests_are_heard_once_and_old_ones_not_at_all(place):
     filesystem, inside = open_place(join(place, STOP))
     filesystem.create_dir(inside.rpartition("/")[0], recursive=True)
     write_file(filesystem, inside, b"")
-    mail = Mailbox(place)
+    mail = StorageWriter(place)
     assert not exists(join(place, STOP))
     time.sleep(0.5)
     assert not mail.stop_asked
@@ -60,7 +60,7 @@ def test_requests_are_heard_once_and_old_ones_not_at_all(place):
 
 
 def test_a_store_that_is_away_is_said_once_and_gets_everything_later(tmp_path, caplog):
-    mail = Mailbox(str(tmp_path / "t"))
+    mail = StorageWriter(str(tmp_path / "t"))
     mail.put("a", b"1")
     mail.grow("log", b"1\n")
     wait_for(lambda: (tmp_path / "t" / "log").exists() and (tmp_path / "t" / "a").exists())
@@ -81,7 +81,7 @@ def test_a_store_that_is_away_is_said_once_and_gets_everything_later(tmp_path, c
 
 
 def test_readers_never_see_a_part(tmp_path):
-    mail = Mailbox(str(tmp_path))
+    mail = StorageWriter(str(tmp_path))
     sizes, ended = set(), threading.Event()
 
     def read():

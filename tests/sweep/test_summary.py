@@ -1,6 +1,7 @@
 """What a sweep's command says at its end."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,9 +10,10 @@ from typer.testing import CliRunner
 
 from raydistill.cli import app
 from raydistill.runs.run import Run
-from raydistill.store.artifact import save
+from raydistill.store.artifact import load, save
 from raydistill.sweep.reporting.result import SweepResult
 from raydistill.sweep.reporting.summary import print_summary
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.shell import typed
 
 
@@ -21,27 +23,20 @@ def row(tmp_path, small, digits):
     run.advance()
     artifact = str(tmp_path / "best.distilled")
     save(run.artifact(), artifact)
-    return {
-        "trial": "a",
-        "config": {"steps": 2},
-        "val_accuracy": 0.5,
-        "num_images": 20,
-        "iterations": 2,
-        "seconds": 1.0,
-        "diverged": False,
-        "artifact": artifact,
-    }
+    measured = {"val_accuracy": 0.5, "num_images": 20, "iterations": 2, "seconds": 1.0, "diverged": False}
+    return TrialRow("a", "TERMINATED", {"steps": 2}, artifact=artifact, **measured)
 
 
 def said(tmp_path, rows, **budget):
     config = sweep_config(tmp_path, budget={"iterations": 6, **budget})
     console = Console(record=True, width=200)
-    print_summary(SweepResult(config, str(tmp_path), rows, rows), console)
+    artifacts = {row.trial: load(row.artifact) for row in rows}
+    print_summary(SweepResult(config, str(tmp_path), rows, rows, artifacts), console)
     return console.export_text()
 
 
 def test_trials_without_a_result_are_said(tmp_path, row):
-    text = said(tmp_path, [row | {"test_accuracy": 0.5, "baseline_random_real": 0.4}], trials=4)
+    text = said(tmp_path, [replace(row, tested={"test_accuracy": 0.5, "baseline_random_real": 0.4})], trials=4)
     assert (
         f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in text
     )
@@ -49,8 +44,8 @@ def test_trials_without_a_result_are_said(tmp_path, row):
 
 
 def test_a_set_that_could_not_be_tested_is_said(tmp_path, row):
-    tested = row | {"trial": "b", "test_accuracy": 0.25, "baseline_random_real": 0.125}
-    text = said(tmp_path, [row | {"test_error": "its GPU has too little memory"}, tested], trials=2)
+    tested = replace(row, trial="b", tested={"test_accuracy": 0.25, "baseline_random_real": 0.125})
+    text = said(tmp_path, [replace(row, test_error="its GPU has too little memory"), tested], trials=2)
     assert "25.0%" in text  # the other keeps its column
     again = f"{typed('raydistill sweep --resume')} {tmp_path}"
     assert f"1 of 2 sets of the front could not be tested; to test them again: {again}" in text

@@ -17,14 +17,15 @@ from raydistill.runs.checkpoint import CHECKPOINT
 from raydistill.runs.distillation import distill
 from raydistill.store.artifact import load
 from raydistill.sweep.driver import run_sweep
+from raydistill.sweep.reporting import final_test
 from raydistill.sweep.searching.trial import BEST, DistillTrial
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.system.errors import UserError
 
 
 def trial_class(digits, **base):
-    return tune.with_parameters(
-        DistillTrial, base=BASE | {"iterations": 10} | base, data=digits.to_numpy(), threads=1.0
-    )
+    inputs = TrialInputs(BASE | {"iterations": 10} | base, digits.to_numpy(), bank=None, threads=1.0)
+    return tune.with_parameters(DistillTrial, inputs=inputs)
 
 
 def test_validate_save_restore(local_ray, digits):
@@ -89,17 +90,17 @@ def finished(local_ray, digits, tmp_path_factory):
 def test_sweep_runs_all_trials_and_finds_the_front(finished):
     config, result, folder = finished
     assert len(result.trials) == config.budget.trials
-    assert {row["num_images"] for row in result.trials} <= {10, 20}
-    assert all(6 >= row["iterations"] >= 2 for row in result.trials)
-    assert any(row["config"] == {"steps": 1, "inner_lr": 0.1} for row in result.trials)
-    best = max(row["val_accuracy"] for row in result.trials)
-    assert max(row["val_accuracy"] for row in result.front) == best
+    assert {row.num_images for row in result.trials} <= {10, 20}
+    assert all(6 >= row.iterations >= 2 for row in result.trials)
+    assert any(row.config == {"steps": 1, "inner_lr": 0.1} for row in result.trials)
+    best = max(row.val_accuracy for row in result.trials)
+    assert max(row.val_accuracy for row in result.front) == best
     for row in result.front:
-        assert row["artifact"].startswith(str(folder / "front"))
-        artifact = load(row["artifact"])
-        assert artifact.metrics["val_accuracy"] == row["val_accuracy"]
-        assert artifact.distilled.num_images == row["num_images"]
-        assert artifact.provenance["trial"] == row["trial"]
+        assert row.artifact.startswith(str(folder / "front"))
+        artifact = load(row.artifact)
+        assert artifact.metrics["val_accuracy"] == row.val_accuracy
+        assert artifact.distilled.num_images == row.num_images
+        assert artifact.provenance["trial"] == row.trial
     summary = result.to_json()
     assert set(summary) == {"name", "storage", "trials", "failed", "stopped", "front"}
     keys = "trial val_accuracy test_accuracy baseline_random_real num_images artifact config"
@@ -120,17 +121,17 @@ def test_a_sweep_of_populations(local_ray, digits, tmp_path):
     result = run_sweep(config, data=digits)
     assert len(result.trials) == 2
     for row in result.front:
-        artifact = load(row["artifact"])
+        artifact = load(row.artifact)
         member = artifact.provenance["member"]
-        assert row["config"] == {"inner_lr": member["inner_lr"]}
-        assert row["val_accuracy"] == member["val_accuracy"] == artifact.metrics["val_accuracy"]
+        assert row.config == {"inner_lr": member["inner_lr"]}
+        assert row.val_accuracy == member["val_accuracy"] == artifact.metrics["val_accuracy"]
 
 
 def test_a_trial_is_the_same_as_distill(finished, digits):
     _, result, _ = finished
-    row = next(row for row in result.front if row["iterations"] == 6)
-    config = DistillConfig(**BASE, **row["config"], iterations=6)
-    assert same_as_undisturbed(config, row["artifact"], digits)
+    row = next(row for row in result.front if row.iterations == 6)
+    config = DistillConfig(**BASE, **row.config, iterations=6)
+    assert same_as_undisturbed(config, row.artifact, digits)
 
 
 def test_every_stopped_trial_kept_its_best_images(finished):
@@ -138,7 +139,7 @@ def test_every_stopped_trial_kept_its_best_images(finished):
     for row in result.trials:
         found = list((folder / f"trial-{row['trial']}").glob(f"checkpoint_*/{BEST}"))
         assert found, row
-        assert max(load(path).metrics["val_accuracy"] for path in found) == row["val_accuracy"]
+        assert max(load(path).metrics["val_accuracy"] for path in found) == row.val_accuracy
 
 
 def test_each_trial_has_a_tensorboard_log(finished):
@@ -152,24 +153,32 @@ def test_each_trial_has_a_tensorboard_log(finished):
         assert any("hparams" in tag for tag in events.summary_metadata)
 
 
-def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digits, tmp_path, caplog):
-    """What the test needs of its checkpoint is damaged for a while."""
+def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digits, tmp_path, caplog, monkeypatch):
+    """What the test needs of its checkpoint is damaged for a while. Only then the driver downloads the set itself."""
+    downloaded = []
+    monkeypatch.setattr(final_test, "load", lambda place: downloaded.append(place) or load(place))
     config = sweep_config(tmp_path, budget={"trials": 1, "iterations": 2}, scheduler="none")
-    [row] = run_sweep(config, data=digits).front
+    first = run_sweep(config, data=digits)
+    [row] = first.front
+    assert downloaded == []
+    written, kept = load(row.artifact), first.artifacts[row.trial]
+    assert torch.equal(written.distilled.images, kept.distilled.images)
+    assert written.metrics == kept.metrics
     [checkpoint] = (tmp_path / "t" / f"trial-{row['trial']}").glob(f"checkpoint_*/{CHECKPOINT}")
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(b"torn")
     result = run_sweep(config, data=digits, resume=True)
     [untested] = result.front
-    assert "damaged" in untested["test_error"]
+    assert downloaded == [str(checkpoint.parent / BEST)]
+    assert "damaged" in untested.test_error
     assert f"trial {row['trial']} of the front is not tested: " in caplog.text
-    assert load(untested["artifact"]).metrics["val_accuracy"] == row["val_accuracy"]
+    assert load(untested.artifact).metrics["val_accuracy"] == row.val_accuracy
     assert result.to_json()["front"][0]["test_accuracy"] is None
-    assert json.loads((tmp_path / "t" / "front.json").read_text())[0]["test_error"] == untested["test_error"]
+    assert json.loads((tmp_path / "t" / "front.json").read_text())[0]["test_error"] == untested.test_error
     checkpoint.write_bytes(whole)
     [again] = run_sweep(config, data=digits, resume=True).front
-    assert again["test_accuracy"] == row["test_accuracy"]
-    assert "test_error" not in again
+    assert again.tested["test_accuracy"] == row.tested["test_accuracy"]
+    assert again.test_error == ""
 
 
 def test_an_existing_sweep_is_not_overwritten(finished, digits):
@@ -206,8 +215,8 @@ def test_a_trial_of_two_workers_is_that_of_one(local_ray, digits, tmp_path):
     update = {"base": base, "budget": {"trials": 1, "iterations": 4}, "scheduler": "none", "resources": {"cpu": 0.5}}
     result = run_sweep(sweep_config(tmp_path, **update, objectives={"val_accuracy": "max"}), data=digits)
     [row] = result.trials
-    assert row["iterations"] == 4
-    together = load(row["artifact"])
+    assert row.iterations == 4
+    together = load(row.artifact)
     assert together.config.workers == 2
     alone = distill(together.config.model_copy(update={"workers": 1}), data=digits)
     assert together.metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-3)

@@ -1,6 +1,6 @@
 """index.parquet: every trial of a sweep, readable by anything while the sweep runs.
 
-The driver writes it (`raydistill.sweep.reporting.watch`), `raydistill status` reads it; neither Ray nor torch is
+The driver writes it (`raydistill.sweep.reporting.index_writer`), `raydistill status` reads it; neither Ray nor torch is
 imported here.
 """
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from raydistill.config.distribution import Distribution
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 
@@ -36,40 +37,35 @@ COLUMNS = {
     "artifact": pa.string(),
     "time": pa.timestamp("ms", tz="UTC"),
 }
-METRICS = ("val_accuracy", "val_loss", "num_images", "grad_steps", "iterations", "seconds")
-
-# PENDING; RUNNING; PAUSED: interrupted, goes on with --resume; TERMINATED: did all its iterations, or diverged;
-# STOPPED: by the scheduler or the end of the budget's hours; ERROR
-FINISHED = ("TERMINATED", "STOPPED")
-
 State = Literal["running", "stopping", "testing", "done", "stopped", "failed"]
 ENDED = ("testing", "done", "stopped", "failed")  # no trial runs any more
 
 
 @dataclass(frozen=True)
 class About:
-    """What the index says of the sweep as a whole. Times are seconds since 1970."""
+    """The state of the sweep as a whole, in the index's metadata. Times are in seconds since 1970."""
 
     name: str
     state: State
-    """`stopping`: somebody asked it to; `testing`: the front's sets; the last three: there is no driver any more."""
+    """`stopping`: somebody asked for it; `testing`: the front's sets; the last three: there is no driver any more."""
     objectives: Mapping[str, str]
     searched: list[str]
     trials: int
-    """Of the whole sweep; the rows are those that were begun or are about to."""
+    """How many the whole sweep has; a row has only a trial that began or is about to begin."""
     updated: float = field(default_factory=time.time)
+    """When the index was written."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index that was read: a dict for each trial, and the sweep's own values."""
+    """An index that was read: the state of the sweep, and a row for each trial."""
 
     about: About
-    rows: list[dict[str, Any]]
+    rows: list[TrialRow]
 
 
 def column_type(distribution: Distribution) -> pa.DataType:
-    """Of a searched setting; choices of different types are written as JSON."""
+    """Return the type of a searched setting's column; choices of different types are written as JSON."""
     if distribution.kind != "choice":
         return pa.int64() if "int" in distribution.kind else pa.float64()
     try:
@@ -79,17 +75,17 @@ def column_type(distribution: Distribution) -> pa.DataType:
 
 
 def index_schema(config: SweepConfig) -> pa.Schema:
-    """Trial and status first, then the searched settings, then what was measured."""
+    """Return the columns: trial and status, then the searched settings, then what was measured."""
     first = ("trial", "status")
     searched = {name: column_type(distribution) for name, distribution in config.search.items()}
     columns = {name: COLUMNS[name] for name in first} | searched | COLUMNS
     return pa.schema(list(columns.items()))
 
 
-def to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema, about: About) -> bytes:
-    """The file's bytes."""
-    rows = list(rows)
-    arrays = [_array([row.get(name) for row in rows], schema.field(name).type) for name in schema.names]
+def to_parquet(rows: Iterable[TrialRow], schema: pa.Schema, about: About) -> bytes:
+    """Return the bytes of the file."""
+    values = [{**row.config, **{name: getattr(row, name) for name in COLUMNS}} for row in rows]
+    arrays = [_array([each.get(name) for each in values], schema.field(name).type) for name in schema.names]
     described = schema.with_metadata({META: json.dumps(asdict(about)).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(arrays, schema=described), sink)
@@ -103,7 +99,7 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def read_index(place: str) -> Index:
-    """The index of the sweep in a folder or at an address.
+    """Read the index of the sweep in a folder or at an address.
 
     Raises:
         UserError: there is none, it is damaged, or the place cannot be reached.
@@ -128,4 +124,9 @@ def read_index(place: str) -> Index:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: not the index of a sweep: {reason}") from error
-    return Index(about, table.to_pylist())
+    return Index(about, [_row(values, about.searched) for values in table.to_pylist()])
+
+
+def _row(values: dict[str, Any], searched: list[str]) -> TrialRow:
+    config = {name: values[name] for name in searched}
+    return TrialRow(config=config, **{name: values[name] for name in COLUMNS})

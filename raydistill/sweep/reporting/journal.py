@@ -1,8 +1,8 @@
 """Optuna's study as a journal that optuna-dashboard opens, on any storage.
 
-The study that suggests lives in memory, and Tune keeps it together with its table of trials: so a resumed sweep finds
-both as they were at one moment. What lies in the storage is a copy in Optuna's own journal format, which only grows
-while a driver lives, and which a resumed driver begins anew from the study it was given. No copy is ever read back.
+The study that suggests points is in the driver's memory, and Tune saves it together with its table of trials, so that a
+resumed sweep finds both as they were at one moment. The file in the storage is a copy in Optuna's own journal format. A
+driver only appends to it, and a resumed driver writes it anew from the restored study. The copy is never read back.
 """
 
 import json
@@ -18,32 +18,32 @@ JOURNAL = "optuna.log"
 
 
 class _Lines(BaseJournalBackend):
-    """Hands JournalStorage back what it writes, and the driver what was written since it last asked."""
+    """A backend of JournalStorage that returns to the driver what was written since the driver last asked."""
 
     def __init__(self) -> None:
         self.logs: list[dict[str, Any]] = []
         self.taken = 0
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Keeps them until the next `take`."""
+        """Keep the logs until the next `take`."""
         self.logs += logs
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """Those from a number on; it reads each right after writing it."""
+        """Return the logs from a number on; JournalStorage reads each one right after it wrote it."""
         return self.logs[log_number_from - self.taken :]
 
     def take(self) -> bytes:
-        """Lines of JSON."""
+        """Return the logs since the last call, as lines of JSON."""
         logs, self.logs = self.logs, []
         self.taken += len(logs)
         return "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
 
 
 class Journal:
-    """What has been written of a study.
+    """The journal of a study, with what it holds already.
 
     Args:
-        name: that the study shall have in the journal.
+        name: of the study in the journal.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,17 +51,17 @@ class Journal:
         self.lines = _Lines()
         self.storage = JournalStorage(self.lines)
         self.study: int | None = None
-        self.seen = 0  # trials of the study
-        self.trials_seen = 0  # Ray's trials
-        self.names: dict[int, str] = {}  # number in the study -> Ray's trial, of those not yet written
-        self.open: dict[int, tuple[int, int]] = {}  # number -> its id in the journal (-1: none), values reported
+        self.seen = 0  # how many of the study's trials were looked at
+        self.trials_seen = 0  # how many of Ray's trials were looked at
+        self.names: dict[int, str] = {}  # number in the study -> Ray's trial, for those not yet written
+        self.open: dict[int, tuple[int, int]] = {}  # number -> its id in the journal (-1: none), values written
 
     def update(self, study: optuna.Study, trials: dict[str, optuna.Trial]) -> bytes:
-        """The lines that bring the journal up to the study.
+        """Return the lines that the journal lacks of the study.
 
         Args:
             study: the one in memory.
-            trials: those that Ray began, by its name for them, in the order in which they were asked for.
+            trials: those that Ray began, by Ray's identifier, in the order in which they were suggested.
         """
         if self.study is None:
             self.study = self.storage.create_new_study(study.directions, self.name)
@@ -75,10 +75,10 @@ class Journal:
         return self.lines.take()
 
     def _write(self, trial: FrozenTrial) -> None:
-        """What is new of a trial that was not finished at the last call."""
+        """Write what is new of a trial that was not finished at the last call."""
         identity, reported = self.open[trial.number]
         if identity < 0:
-            if trial.state == TrialState.WAITING:  # a known good point that nobody asked for yet
+            if trial.state == TrialState.WAITING:  # a known good point that was not suggested yet
                 return
             self._create(trial)
         else:
@@ -112,10 +112,10 @@ class Journal:
 
 
 def agree(search: Any, trials: list[Any]) -> None:
-    """Brings a restored search and Tune's restored trials together: the driver may have died between writing the two.
+    """Make a restored search and Tune's restored trials agree, as the driver may have died between writing the two.
 
-    A trial that only Optuna knows is told as failed, else it would run for ever. One that only Tune knows is entered,
-    one that has finished for Tune alone is told.
+    A trial that only Optuna knows is reported to it as failed, because it would run for ever otherwise. A trial that
+    only Tune knows is added to the study. A trial that has finished for Tune alone is reported as finished.
 
     Args:
         search: the OptunaSearch.

@@ -1,6 +1,7 @@
-"""What the screen shows while a sweep runs."""
+"""The table of running trials on the screen while a sweep runs."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -10,14 +11,15 @@ from rich.text import Text
 from raydistill.system.output import aside, plain_console
 
 
-class Monitor(Callback):
-    """A table of the running trials, every `seconds`, with how many are done and the best so far.
+class LiveTable(Callback):
+    """Prints a table of the running trials every `seconds`, with how many are done and the best accuracy so far.
 
-    Ray calls the methods with keywords and pickles the object: the names are Ray's, and it holds plain values only.
+    Ray calls the methods with keywords and pickles the object. So the parameters' names are Ray's, and the object holds
+    plain values only.
 
     Args:
-        total: trials of the sweep.
-        seconds: between two tables.
+        total: how many trials the sweep has.
+        seconds: from one table to the next.
     """
 
     def __init__(self, total: int, seconds: float = 15.0) -> None:
@@ -28,14 +30,14 @@ class Monitor(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """After each result: shows the table if it is time."""
+        """Print the table if it is time for it."""
         if time.time() - self.shown >= self.seconds:
             self.shown = time.time()
             with aside("the table of trials"):
                 plain_console().print(self.table(trials))
 
     def table(self, trials: list[Any]) -> Table:
-        """The trials that run now."""
+        """Return the table of the trials that run now."""
         done = sum(trial.is_finished() for trial in trials)
         accuracies = [trial.last_result["val_accuracy"] for trial in trials if "val_accuracy" in trial.last_result]
         best = f", best val {100 * max(accuracies):.1f}%" if accuracies else ""
@@ -57,6 +59,6 @@ class Monitor(Callback):
         return table
 
 
-def settings(values: dict[str, Any]) -> str:
-    """Searched settings in one short line."""
+def settings(values: Mapping[str, Any]) -> str:
+    """Return searched settings as one short line."""
     return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())

@@ -1,144 +1,100 @@
-"""What a sweep leaves behind."""
+"""The result of a sweep: its trials, and its Pareto front with tested artifacts."""
 
-import logging
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ray
 from ray import tune
-from ray.exceptions import RayError
 
-from raydistill.config.distill_config import DistillConfig
-from raydistill.config.overrides import merged
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_sections import Resources
-from raydistill.data import Dataset
-from raydistill.runs.checkpoint import load_checkpoint
-from raydistill.runs.run import Run
-from raydistill.store.artifact import SUFFIX, load, save
-from raydistill.store.bank import Bank
-from raydistill.sweep.error_reasons import explain
-from raydistill.sweep.searching.trial import BEST
+from raydistill.store.artifact import Artifact
+from raydistill.sweep.reporting.final_test import tested_front
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.sweep.stopping.pareto import non_dominated
-from raydistill.sweep.surviving.holder import HEARTBEAT
-from raydistill.system.device import pick_device, use_threads
-from raydistill.system.gpu_memory import enough_gpu_memory, use_gpu_share
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.storage import join, write_json
-
-logger = logging.getLogger("raydistill")
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found: a row for each trial, and those of them that no other is better than in all objectives.
+    """A finished or stopped sweep: a row for each trial that was validated, the most accurate first, and the front.
 
-    A row has trial, config (the searched values), the objectives, num_images and iterations; one of the front also
-    artifact, test_accuracy, and baseline_random_real, the test accuracy of as many random real images; or test_error,
+    The front is the trials that no other beats in all objectives, the smallest set first. `artifact` of such a row lies
+    in FOLDER/front, `tested` holds its test accuracy and that of as many random real images, or `test_error` the reason
     why it could not be tested.
     """
 
     config: SweepConfig
     folder: str
-    trials: list[dict[str, Any]]
-    front: list[dict[str, Any]]
+    trials: list[TrialRow]
+    front: list[TrialRow]
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
+    """The sets of the front, by trial, as they were written to FOLDER/front."""
     stopped: bool = False
-    """By somebody's wish, before its end; `--resume` goes on."""
+    """Whether somebody stopped it before its end; `--resume` continues it."""
     failed: int = 0
-    """Trials that were given up; `--resume` tries them again."""
+    """How many trials were given up; `--resume` tries them again."""
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts: name, storage, trials, how many failed and the front."""
-        keys = ("trial", "val_accuracy", "test_accuracy", "baseline_random_real", "num_images", "artifact", "config")
+        """Return the result for scripts: name, storage, trials, how many failed and the front."""
         return {
             "name": self.config.name,
             "storage": self.folder,
             "trials": len(self.trials),
             "failed": self.failed,
             "stopped": self.stopped,
-            "front": [{key: row.get(key) for key in keys} for row in self.front],
+            "front": [
+                {
+                    "trial": row.trial,
+                    "val_accuracy": row.val_accuracy,
+                    "test_accuracy": row.tested.get("test_accuracy"),
+                    "baseline_random_real": row.tested.get("baseline_random_real"),
+                    "num_images": row.num_images,
+                    "artifact": row.artifact,
+                    "config": dict(row.config),
+                }
+                for row in self.front
+            ],
         }
 
 
 def collect(
     config: SweepConfig,
     folder: str,
+    rows: Sequence[TrialRow],
     results: tune.ResultGrid,
-    shared: dict[str, Any],
+    inputs: TrialInputs,
     places: Resources,
     check: Callable[[], None] = lambda: None,
 ) -> SweepResult:
-    """The rows of all trials that reported, and the front, whose artifacts are tested and kept in FOLDER/front.
+    """Test the front's sets, write them and `front.json` to the sweep's folder, and return the result.
 
     Args:
         config: the sweep.
-        folder: its place.
-        results: what Tune kept.
-        shared: what all trials share, as of `DistillTrial.setup`.
+        folder: where it lies.
+        rows: of all trials.
+        results: what Tune kept of them.
+        inputs: what all trials share.
         places: what a trial occupied.
         check: is called before anything is written; raises where the sweep is another driver's.
     """
-    rows: list[dict[str, Any]] = []
-    for result in results:
-        metrics = result.metrics or {}
-        if "val_accuracy" not in metrics or result.checkpoint is None:
-            continue
-        keys = ("num_images", "iterations", "diverged", *config.objectives, "val_accuracy", "val_accuracy_std")
-        rows.append(
-            {key: metrics.get(key) for key in keys}
-            | {"trial": metrics["trial_id"], "config": searched_settings(metrics), "error": str(result.error or "")}
-            | {"checkpoint": result.checkpoint, "settings": merged(DistillConfig, shared["base"], metrics["config"])}
-        )
-    rows.sort(key=lambda row: -row["val_accuracy"])
-    front = sorted(non_dominated(rows, config.objectives), key=lambda row: row["num_images"])
-    for row in front:
-        row["artifact"] = join(folder, "front", f"trial-{row['trial']}{SUFFIX}")
-    _test(front, shared, places, check)
-    for row in rows:
-        del row["checkpoint"], row["settings"]
-    write_json(join(folder, "front.json"), front)
-    return SweepResult(config, folder, rows, front, failed=results.num_errors)
+    kept = {str((result.metrics or {}).get("trial_id")): result for result in results}
+    validated = [
+        replace(row, error=str(kept[row.trial].error or ""))
+        for row in rows
+        if row.val_accuracy is not None and row.artifact is not None
+    ]
+    validated.sort(key=lambda row: -(row.val_accuracy or 0.0))
+    front, artifacts = tested_front(non_dominated(validated, config.objectives), folder, kept, inputs, places, check)
+    write_json(join(folder, "front.json"), [front_entry(row, config.objectives) for row in front])
+    of_front = {row.trial: row for row in front}
+    trials = [of_front.get(row.trial, row) for row in validated]
+    return SweepResult(config, folder, trials, front, artifacts, failed=results.num_errors)
 
 
-def _test(front: list[dict[str, Any]], shared: dict[str, Any], places: Resources, check: Callable[[], None]) -> None:
-    """Tests the sets of the front, in places like the trials', and keeps them as artifacts.
-
-    One that cannot be tested stays, with the reason; `--resume` tests all of them again.
-    """
-    task: Any = ray.remote(num_cpus=places.cpu, num_gpus=places.gpu)(final_test)
-    given = ray.put(shared)
-    tests = [task.remote(row["settings"], row["checkpoint"], given) for row in front]
-    for row, test in zip(front, tests, strict=True):
-        while not ray.wait([test], timeout=HEARTBEAT)[0]:
-            check()
-        check()
-        try:
-            results = ray.get(test)
-        except RayError as error:
-            results, row["test_error"] = {}, explain(str(error))
-            logger.warning("trial %s of the front is not tested: %s", row["trial"], row["test_error"])
-        with row["checkpoint"].as_directory() as checkpoint:
-            artifact = load(os.path.join(checkpoint, BEST))
-        save(replace(artifact, metrics={**artifact.metrics, **results}), row["artifact"])
-        row |= results
-
-
-def final_test(settings: dict[str, Any], checkpoint: tune.Checkpoint, shared: dict[str, Any]) -> dict[str, float | int]:
-    """Tests the best set of a trial's checkpoint, on any node, as the end of `raydistill distill` does."""
-    use_threads(shared["threads"])
-    config = DistillConfig(**settings | {"workers": 1})
-    device = pick_device(config.device, shared["gpus"])
-    use_gpu_share(shared["gpus"], device)
-    bank = Bank.from_numpy(shared["bank"]) if shared["bank"] else None
-    with enough_gpu_memory(shared["gpus"]), checkpoint.as_directory() as folder:
-        run = Run(config, Dataset.from_numpy(shared["data"]), bank, device=device)
-        run.load_state_dict(load_checkpoint(folder))
-        return run.test()
-
-
-def searched_settings(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The searched settings of a trial's best set; of a population those of its best member."""
-    config: dict[str, Any] = metrics["config"]
-    member = metrics["members"][metrics.get("best_member", 0)] if "members" in metrics else {}
-    return {name: member.get(name, value) for name, value in config.items()}
+def front_entry(row: TrialRow, objectives: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `front.json` holds of a row: the objectives, what is known of the trial, and its final test."""
+    names = ("num_images", "iterations", "diverged", *objectives, "val_accuracy", "val_accuracy_std")
+    entry = {name: getattr(row, name) for name in (*names, "trial", "config", "error", "artifact")}
+    return entry | dict(row.tested) | ({"test_error": row.test_error} if row.test_error else {})

@@ -1,4 +1,4 @@
-"""How a sweep that runs elsewhere stands, from its index alone, and asking it to stop. Without Ray."""
+"""The status of a sweep that runs elsewhere, by its index alone, and the request to stop it. Both need no Ray."""
 
 import time
 from collections import Counter
@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from raydistill.sweep.reporting.index import FINISHED, Index, read_index
+from raydistill.sweep.reporting.index import COLUMNS, Index, read_index
 from raydistill.sweep.reporting.storage_writer import STOP
 from raydistill.sweep.stopping.pareto import non_dominated
 from raydistill.sweep.surviving.holder import LEASE, sign_of_life
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.errors import UserError
 from raydistill.system.output import say
 from raydistill.system.shell import resuming, typed
@@ -25,13 +26,13 @@ POLL = 1.0  # seconds between two looks at the index
 
 @dataclass(frozen=True)
 class Status:
-    """A sweep as its index tells it.
+    """A sweep as its index and its driver's lease show it.
 
     Args:
         place: its folder or address.
         index: what was read there.
-        now: seconds since 1970.
-        renewed: when the driver last renewed its lease, likewise.
+        now: when that was, in seconds since 1970.
+        renewed: when the driver last renewed its lease, in seconds since 1970.
     """
 
     place: str
@@ -41,25 +42,25 @@ class Status:
 
     @property
     def silent(self) -> float:
-        """Seconds since the last sign of life."""
+        """The seconds since the last sign of life."""
         return max(0.0, self.now - max(self.index.about.updated, self.renewed))
 
     @property
     def gone(self) -> bool:
-        """Whether a sweep that has not ended has no driver any more, as it seems."""
+        """Whether a sweep that has not ended seems to have lost its driver."""
         return self.index.about.state in ALIVE and self.silent > LEASE
 
     @property
     def state(self) -> str:
-        """The driver's own word, or `gone`."""
+        """The state that the driver wrote, or `gone`."""
         return "gone" if self.gone else self.index.about.state
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials by what became of them: done, of these stopped (early); failed, running, pending."""
-        by_status = Counter(row["status"] for row in self.index.rows)
-        done = sum(by_status[status] for status in FINISHED)
-        failed, running = by_status["ERROR"], by_status["RUNNING"] + by_status["PAUSED"]
+        """The numbers of trials that are done, of these stopped early, failed, running and pending."""
+        by_status = Counter(row.status for row in self.index.rows)
+        done = sum(row.finished for row in self.index.rows)
+        failed, running = by_status["ERROR"], len(self.running)
         pending = max(0, self.index.about.trials - done - failed - running)
         return {
             "done": done,
@@ -70,35 +71,33 @@ class Status:
         }
 
     @property
-    def running(self) -> list[dict[str, Any]]:
-        """The rows of trials that run, or would with a driver."""
-        return [row for row in self.index.rows if row["status"] in ("RUNNING", "PAUSED")]
+    def running(self) -> list[TrialRow]:
+        """The rows of trials that run, or will when the sweep is resumed."""
+        return [row for row in self.index.rows if row.running]
 
     @property
     def going(self) -> str:
-        """What the trials do that have begun and not ended."""
+        """The word for trials that have begun and not ended."""
         return "running" if self.state in ALIVE else "paused"
 
     @property
-    def front(self) -> list[dict[str, Any]]:
-        """Rows that no other is better than in all objectives, by number of images; of trials that still run too."""
-        objectives = self.index.about.objectives
-        rows = [row for row in self.index.rows if all(row[name] is not None for name in objectives)]
-        return sorted(non_dominated(rows, objectives), key=lambda row: row["num_images"] or 0)
+    def front(self) -> list[TrialRow]:
+        """The Pareto front so far, in which are also trials that still run."""
+        return non_dominated(self.index.rows, self.index.about.objectives)
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The most accurate row."""
-        rows = [row for row in self.index.rows if row["val_accuracy"] is not None]
-        return max(rows, key=lambda row: float(row["val_accuracy"]), default=None)
+    def best(self) -> TrialRow | None:
+        """The row of the most accurate trial."""
+        rows = [row for row in self.index.rows if row.val_accuracy is not None]
+        return max(rows, key=lambda row: row.val_accuracy or 0.0, default=None)
 
     @property
     def resume(self) -> str:
-        """The command to go on with."""
+        """The command that resumes the sweep."""
         return resuming(self.place)
 
     def to_json(self) -> dict[str, Any]:
-        """For scripts; times are seconds since 1970."""
+        """Return the status for scripts; times are in seconds since 1970."""
         about = self.index.about
         return {
             "name": about.name,
@@ -107,34 +106,33 @@ class Status:
             "seconds_since_sign_of_life": self.silent,
             "trials": about.trials,
             **self.counts,
-            "best": self.best and self._plain(self.best),
-            "front": [self._plain(row) for row in self.front],
-            "running_trials": [self._plain(row) for row in self.running],
+            "best": self.best and _to_json(self.best),
+            "front": [_to_json(row) for row in self.front],
+            "running_trials": [_to_json(row) for row in self.running],
         }
 
-    def _plain(self, row: dict[str, Any]) -> dict[str, Any]:
-        searched = self.index.about.searched
-        rest = {name: value for name, value in row.items() if name not in searched}
-        moment = row["time"] and row["time"].timestamp()
-        return rest | {"time": moment, "config": {name: row[name] for name in searched}}
+
+def _to_json(row: TrialRow) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in COLUMNS}
+    return values | {"time": row.time and row.time.timestamp(), "config": dict(row.config)}
 
 
 def read_status(place: str) -> Status:
-    """How the sweep in a folder or at an address stands; errors as of `read_index`."""
+    """Read the status of the sweep in a folder or at an address; errors are those of `read_index`."""
     place = at_home(place)
     return Status(place, read_index(place), time.time(), sign_of_life(place))
 
 
 def print_status(status: Status, console: Console) -> None:
-    """The state, the front so far, the trials that run, and how to go on where there is no driver."""
+    """Print the state, the front so far, the trials that run, and how to resume where there is no driver."""
     counts, about = status.counts, status.index.about
     early = f" ({counts['stopped_early']} stopped early)" if counts["stopped_early"] else ""
     line = f"{counts['done']} of {about.trials} trials done{early}, {counts['running']} {status.going}"
     line += f", {counts['failed']} failed, {counts['pending']} pending"
     say(console, (about.name, "bold"), f": {status.state}; {line}")
     if status.best is not None:
-        accuracy, trial = 100 * status.best["val_accuracy"], status.best["trial"]
-        say(console, f"best val {accuracy:.1f}%: trial {trial}, {status.best['artifact']}")
+        accuracy, trial = 100 * (status.best.val_accuracy or 0.0), status.best.trial
+        say(console, f"best val {accuracy:.1f}%: trial {trial}, {status.best.artifact}")
     if status.front:
         title = "front so far: " + ", ".join(f"{name} {way}" for name, way in about.objectives.items())
         console.print(_table(title, status.front, status))
@@ -149,22 +147,22 @@ def print_status(status: Status, console: Console) -> None:
         say(console, f"  {typed(status.resume)}")
 
 
-def _table(title: str, rows: list[dict[str, Any]], status: Status) -> Table:
+def _table(title: str, rows: list[TrialRow], status: Status) -> Table:
     table = Table(title=title, title_justify="left")
     searched = status.index.about.searched
     extra = [name for name in status.index.about.objectives if name not in ("val_accuracy", "num_images")]
     for column in ("trial", "val", "images", *extra, "iteration", "last result", *searched):
         table.add_column(column, justify="left" if column == "trial" else "right")
     for row in rows:
-        accuracy = row["val_accuracy"]
+        accuracy = row.val_accuracy
         table.add_row(
-            row["trial"],
+            row.trial,
             "" if accuracy is None else f"{100 * accuracy:.1f}%",
-            _short(row["num_images"]),
-            *(_short(row[name]) for name in extra),
-            _short(row["iterations"]),
-            f"{age(status.now - row['time'].timestamp())} ago" if row["time"] else "",
-            *(_short(row[name]) for name in searched),
+            _short(row.num_images),
+            *(_short(getattr(row, name)) for name in extra),
+            _short(row.iterations),
+            f"{age(status.now - row.time.timestamp())} ago" if row.time else "",
+            *(_short(row.config[name]) for name in searched),
         )
     return table
 
@@ -174,7 +172,7 @@ def _short(value: Any) -> Text:
 
 
 def age(seconds: float) -> str:
-    """A duration in its largest unit."""
+    """Return a duration in words, in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -182,15 +180,15 @@ def age(seconds: float) -> str:
 
 
 def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state: None) -> Status:
-    """Asks the sweep in a folder or at an address to end, and waits until it has.
+    """Ask the sweep in a folder or at an address to end, and wait until it has.
 
     Args:
-        place: the sweep's.
+        place: the sweep's folder or address.
         timeout: seconds to wait; 0 only asks.
-        tell: is told each new state.
+        tell: is called with each new state.
 
     Returns:
-        how it stands then; its state is `stopped`, or `done` where that came first, or what it was at the timeout.
+        the last status; its state is `stopped`, or `done` where that came first, or what it was at the timeout.
 
     Raises:
         UserError: it does not run, its driver is lost meanwhile, or the place cannot be written to.

@@ -1,4 +1,7 @@
-"""What a sweep's driver writes to the storage beside Tune, and what it is told from there; it waits for neither."""
+"""The thread that writes a driver's files to the storage, and looks there for requests to stop.
+
+The driver waits for neither, however slow the storage is.
+"""
 
 import logging
 import os
@@ -12,45 +15,45 @@ import pyarrow.fs
 
 from raydistill.system.storage import open_place, replace_file
 
-STOP = "stop-request"  # a file of this name in its folder asks the driver to end the sweep
-LOOK = 3.0  # seconds between two looks for it
-REST = 5.0  # times as long as the last writing took: a slow store is not kept busy
+STOP = "stop-request"  # a file of this name in the sweep's folder asks the driver to end the sweep
+LOOK = 3.0  # seconds between two looks for that file
+REST = 5.0  # the thread rests this many times as long as its last writing took, to spare a slow store
 
 logger = logging.getLogger("raydistill")
 
 
-class Mailbox:
+class StorageWriter:
     """A thread that writes the newest version of files to a sweep's folder, and looks there for a request to stop.
 
-    A store that is away for a while is said once, and what could not be written is tried again. Local files that only
-    grow are appended to, so that those who read along (TensorBoard, optuna-dashboard) find them as they left them.
+    When the store cannot be reached, one line says so, and what could not be written is tried again. Local files that
+    only grow are appended to, so that programs which follow them (TensorBoard, optuna-dashboard) can read on.
 
     Args:
         place: the sweep's folder or address.
-        allowed: whether the sweep is this driver's; nothing is touched while it is not.
+        allowed: whether the sweep is this driver's; while it is not, the folder is not touched.
     """
 
     def __init__(self, place: str, allowed: Callable[[], bool] = lambda: True) -> None:
         self.place, self.allowed = place, allowed
         self.filesystem, self.folder = open_place(place)
         self.stop_asked = False
-        self._whole: dict[str, bytes] = {}  # waiting to be written
-        self._growing: dict[str, tuple[bytearray, int]] = {}  # content, and how much of it lies there
+        self._whole: dict[str, bytes] = {}  # files that wait to be written
+        self._growing: dict[str, tuple[bytearray, int]] = {}  # the content of a file, and how much of it is written
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._away = False
-        self._taken()  # one that nobody was there to hear
-        self._thread = threading.Thread(target=self._work, name="mailbox", daemon=True)
+        self._taken()  # a request from a time without a driver
+        self._thread = threading.Thread(target=self._work, name="storage-writer", daemon=True)
         self._thread.start()
 
     def put(self, name: str, data: bytes) -> None:
-        """Has a file written as soon as the thread comes to it, unless a newer version comes first."""
+        """Let the thread write a file, unless a newer version comes first."""
         with self._lock:
             self._whole[name] = data
 
     def grow(self, name: str, more: bytes) -> None:
-        """Has bytes added to a file; what an earlier process left under the name is replaced."""
+        """Let the thread append bytes to a file; what an earlier process left under the name is replaced."""
         if more:
             with self._lock:
                 content, written = self._growing.get(name, (bytearray(), 0))
@@ -58,7 +61,7 @@ class Mailbox:
                 self._growing[name] = content, written
 
     def close(self, patience: float = 30.0) -> bool:
-        """Writes what is left and ends the thread; returns whether all was written in `patience` seconds."""
+        """Write what is left and end the thread; return whether all was written in `patience` seconds."""
         self._closing = True
         self._wake.set()
         self._thread.join(patience)
@@ -110,7 +113,7 @@ class Mailbox:
             else:
                 replace_file(self.filesystem, file, content)
         except OSError:
-            self._set_written(name, 0)  # perhaps a part of it was: next time as a whole
+            self._set_written(name, 0)  # a part of it may be written: the next try writes the whole
             raise
         self._set_written(name, len(content))
 
@@ -119,9 +122,9 @@ class Mailbox:
             self._growing[name] = self._growing[name][0], count
 
     def _taken(self) -> bool:
-        """Whether there was a request to stop; there is none after it."""
+        """Return whether there was a request to stop, and delete it."""
         file = f"{self.folder}/{STOP}"
-        with suppress(OSError):  # away: said by the next writing
+        with suppress(OSError):  # the store cannot be reached, which the next writing will report
             if self.allowed() and self.filesystem.get_file_info(file).type == pa.fs.FileType.File:
                 self.filesystem.delete_file(file)
                 return True

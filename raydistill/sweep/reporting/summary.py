@@ -1,8 +1,7 @@
-"""What a sweep prints and draws at its end."""
+"""The summary that a sweep prints and draws at its end."""
 
 import json
 import shlex
-from typing import Any
 from urllib.parse import parse_qs
 
 from rich.console import Console
@@ -10,19 +9,19 @@ from rich.table import Table
 from rich.text import Text
 
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
-from raydistill.store.artifact import load
 from raydistill.sweep.reporting.index import INDEX
 from raydistill.sweep.reporting.live_table import settings
 from raydistill.sweep.reporting.result import SweepResult
+from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.output import aside, say
 from raydistill.system.shell import command, resuming, typed
 from raydistill.system.storage import is_local, join
 
-LEADERS = 10
+LEADERS = 10  # rows of the leaderboard at most
 
 
 def print_summary(result: SweepResult, console: Console) -> None:
-    """Leaderboard, front, pictures and the commands to type next."""
+    """Print the leaderboard, the front and the commands to type next, and draw the pictures."""
     again, trials = typed(resuming(result.folder)), result.config.budget.trials
     if result.failed:
         say(console, (f"{result.failed} of {trials} trials failed", "yellow"), f"; to try them again: {again}")
@@ -39,15 +38,16 @@ def print_summary(result: SweepResult, console: Console) -> None:
         std = f" ± {100 * published.std:.1f}" if published.std is not None else ""
         number = f"{published.metric} {100 * published.value:.1f}%{std}"
         say(console, f"published: {number} ({published.source})")
-    best = max(result.front, key=lambda row: row["val_accuracy"])
+    best = max(result.front, key=lambda row: row.val_accuracy or 0.0)
     pictures = {name: join(result.folder, f"{name}.png") for name in ("best", "front")}
     with aside("the best images"):
-        write_figure(artifact_grid(load(best["artifact"])), pictures["best"])
+        write_figure(artifact_grid(result.artifacts[best.trial]), pictures["best"])
     with aside("the front's picture"):
-        write_figure(pareto_front(result.trials, result.front, result.config.objectives), pictures["front"])
+        trials_, front = ([vars(row) for row in rows] for rows in (result.trials, result.front))
+        write_figure(pareto_front(trials_, front, result.config.objectives), pictures["front"])
     if result.stopped:
         say(console, f"stopped; to go on: {again}")
-    elif untested := sum("test_error" in row for row in result.front):
+    elif untested := sum(bool(row.test_error) for row in result.front):
         missing = f"{untested} of {len(result.front)} sets of the front could not be tested"
         say(console, (missing, "yellow"), f"; to test them again: {again}")
     elif not result.failed and len(result.trials) < trials:
@@ -57,15 +57,18 @@ def print_summary(result: SweepResult, console: Console) -> None:
     for what, line in (
         ("the best images", f"{pictures['best']} (others: {typed('raydistill show ARTIFACT -o grid.png')})"),
         ("the front", f"{pictures['front']}; artifacts in {join(result.folder, 'front')}"),
-        ("test the best", typed(command("raydistill", "evaluate", best["artifact"]))),
+        ("test the best", typed(command("raydistill", "evaluate", str(best.artifact)))),
         ("all trials", f"{join(result.folder, INDEX)} (pandas, DuckDB); {tensorboard(result.folder)}"),
-        ("use it in Python", f"raydistill.load({json.dumps(best['artifact'], ensure_ascii=False)})"),
+        ("use it in Python", f"raydistill.load({json.dumps(best.artifact, ensure_ascii=False)})"),
     ):
         say(console, f"  {what:18} {line}")
 
 
 def tensorboard(place: str) -> str:
-    """The command that shows a sweep's logs. TensorBoard itself reads s3:// where boto3 is, by the bare address."""
+    """Return the command that shows a sweep's logs.
+
+    TensorBoard reads s3:// by the bare address, if boto3 is installed.
+    """
     if is_local(place):
         return typed(command("tensorboard", "--logdir", place))
     address, _, query = place.partition("?")
@@ -74,23 +77,23 @@ def tensorboard(place: str) -> str:
     return (f"S3_ENDPOINT={shlex.quote(endpoint)} " if endpoint else "") + f"{look} (needs boto3)"
 
 
-def _table(title: str, rows: list[dict[str, Any]], result: SweepResult) -> Table:
+def _table(title: str, rows: list[TrialRow], result: SweepResult) -> Table:
     table = Table(title=title, title_justify="left")
     extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
     table.add_column("trial")
-    tested = all("test_accuracy" in row or "test_error" in row for row in rows)
+    tested = all(row.tested or row.test_error for row in rows)
     tests = {"test": "test_accuracy", "random real": "baseline_random_real"} if tested else {}
     for column in ("val", *tests, "images", *extra, "iterations"):
         table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
     for row in rows:
         table.add_row(
-            row["trial"],
-            f"{100 * row['val_accuracy']:.1f}%" + (" diverged" if row["diverged"] else ""),
-            *(f"{100 * row[name]:.1f}%" if name in row else "" for name in tests.values()),
-            str(row["num_images"]),
-            *(f"{row[name]:.4g}" for name in extra),
-            str(row["iterations"]),
-            Text(settings(row["config"])),
+            row.trial,
+            f"{100 * (row.val_accuracy or 0.0):.1f}%" + (" diverged" if row.diverged else ""),
+            *(f"{100 * row.tested[name]:.1f}%" if name in row.tested else "" for name in tests.values()),
+            str(row.num_images),
+            *(f"{getattr(row, name):.4g}" for name in extra),
+            str(row.iterations),
+            Text(settings(row.config)),
         )
     return table

@@ -1,42 +1,42 @@
-"""How many trials fit on a cluster: by the memory that the largest of them was measured to need."""
+"""The resources of a trial, and how many trials fit on a cluster, by the measured memory of the largest one."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from raydistill.cluster.nodes import Kind, gpus_of, nodes_there, nodes_to_come
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_sections import Resources
 from raydistill.sweep.searching.memory_need import Need, measured
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.system.errors import UserError
 from raydistill.system.gpu_memory import GIB, LEAST
 from raydistill.system.storage import exists, join, read_json, write_json
 
-RESERVE = 1.1  # on what was measured
-MOST_ON_A_GPU = 2  # trials that auto puts on one: processes take turns there, and more learn no more together
-MOST_WITH_MPS = 8  # NVIDIA's service lets them compute at once: eight learn twice as much as one (docs/performance.md)
-PLACES = "resources.json"  # in a sweep's folder: what auto found for its trials
+RESERVE = 1.1  # a trial gets this much times its measured memory
+MOST_ON_A_GPU = 2  # trials that auto puts on one: processes take turns there, so that more would not learn faster
+MOST_WITH_MPS = 8  # with it they compute at the same time: eight learn twice as fast as one (docs/performance.md)
+PLACES = "resources.json"  # in a sweep's folder: the resources of a trial that auto measured
 
 
 def fitted(
     config: SweepConfig,
-    shared: dict[str, Any],
+    inputs: TrialInputs,
     folder: str,
     resume: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Resources:
-    """The places of a sweep's trials: with `concurrent: auto` measured, otherwise as the user says.
+    """Return the resources of a trial: with `concurrent: auto` measured ones, otherwise those that the user wrote.
 
-    Ray puts as many trials on a node as their cores, GPU shares and memory allow. What was measured is kept with the
-    sweep, so that going on with it measures nothing.
+    Ray puts as many trials on a node as their cores, GPU shares and memory allow. The measured resources are written to
+    the sweep's folder, so that a resume need not measure again.
 
     Args:
         config: the sweep.
-        shared: what all trials share, as of `DistillTrial.setup`.
-        folder: the sweep's place.
-        resume: go on with what was measured at its begin.
-        say: told what was measured, how many fit, and that GPUs stay idle.
+        inputs: what all its trials share.
+        folder: where it lies.
+        resume: whether to use what an earlier driver measured.
+        say: prints what was measured, how many trials fit, and that GPUs stay idle.
 
     Raises:
         UserError: the largest trial does not fit on any node, or into its share of a GPU.
@@ -44,25 +44,25 @@ def fitted(
     places = config.resources
     nodes, kinds = nodes_there(), nodes_to_come()
     if places.gpu != "auto" and not places.gpu:
-        _tell_of_idle_gpus(config, nodes, kinds, say)
+        _say_idle_gpus(config, nodes, kinds, say)
     if config.budget.concurrent != "auto" and places.gpu != "auto":
         return places
     kept = join(folder, PLACES)
     if resume and exists(kept):
         return validated(Resources, read_json(kept), f"{kept}: ")
-    places = _measured_places(config, shared, say)
+    places = _measured_places(config, inputs, say)
     write_json(kept, places.model_dump(mode="json"))
     return places
 
 
-def _measured_places(config: SweepConfig, shared: dict[str, Any], say: Callable[[str], None]) -> Resources:
+def _measured_places(config: SweepConfig, inputs: TrialInputs, say: Callable[[str], None]) -> Resources:
     places = config.resources
-    need = measured(config, shared)
+    need = measured(config, inputs)
     if places.gpu == "auto":
         places = places.model_copy(update={"gpu": gpu_share(need)})
     if places.memory is None:
         places = places.model_copy(update={"memory": RESERVE * need.memory / GIB})
-    nodes, kinds = nodes_there(), nodes_to_come()  # more than before: some may have been started for it
+    nodes, kinds = nodes_there(), nodes_to_come()  # again, as the cluster may have started some for the measurement
     every = [*nodes, *(kind for kind, _ in kinds)]
     if all(room(node, Resources(cpu=0.001, memory=places.memory)) == 0 for node in every):
         largest = max((node.get("memory", 0) for node in every), default=0)
@@ -81,10 +81,10 @@ def _measured_places(config: SweepConfig, shared: dict[str, Any], say: Callable[
     return places
 
 
-def _tell_of_idle_gpus(
+def _say_idle_gpus(
     config: SweepConfig, nodes: list[dict[str, float]], kinds: list[Kind], say: Callable[[str], None]
 ) -> None:
-    """Where trials would compute on a GPU if they had one."""
+    """Print that the cluster's GPUs stay idle, if trials would compute on a GPU that they were given."""
     count = gpus_of(nodes, kinds)
     if count and config.trial_config({}).device == "auto":
         say(
@@ -94,13 +94,13 @@ def _tell_of_idle_gpus(
 
 
 def room(node: dict[str, float], places: Resources) -> int:
-    """How many trials' places a node has, by whatever it has least of."""
+    """Return how many trials fit on a node, by the resource of which it has least."""
     bundle = places.bundle()
     return min(math.floor(node.get(name, 0.0) / amount + 1e-6) for name, amount in bundle.items())
 
 
 def gpu_share(need: Need) -> float:
-    """The smallest share 1/k of a GPU that holds a trial, k at most `MOST_ON_A_GPU`, or with MPS `MOST_WITH_MPS`.
+    """Return the smallest share 1/k of a GPU that holds a trial; k is at most `MOST_ON_A_GPU` or `MOST_WITH_MPS`.
 
     Raises:
         UserError: there is no GPU, or it is too small.

@@ -1,4 +1,4 @@
-"""What the largest trial of a sweep takes of memory: it is begun once, in a process of its own."""
+"""The memory that the largest trial of a sweep needs, measured in a process that begins it once."""
 
 import os
 import sys
@@ -11,40 +11,36 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 
-from raydistill.config.distill_config import DistillConfig
-from raydistill.config.overrides import merged
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.data import Dataset
 from raydistill.evaluation.accuracy import TEST_IMAGES, TRAIN_CHUNK, evaluate_networks, evaluate_set
 from raydistill.evaluation.baselines import DRAWS
 from raydistill.kernels.cuda_graph import WARM_UP
 from raydistill.runs.run import Run
-from raydistill.store.bank import Bank
 from raydistill.sweep.error_reasons import explain
-from raydistill.system.device import pick_device, use_threads
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.system.errors import Diverged, UserError
-from raydistill.system.gpu_memory import enough_gpu_memory, peak_gpu_memory, use_gpu_share
+from raydistill.system.gpu_memory import enough_gpu_memory, peak_gpu_memory
 
-ITERATIONS = WARM_UP + 2  # on a GPU the last ones are replays of a captured graph
-LIMIT = 1800.0  # seconds for each of the largest trials, with those in which a machine is started
+ITERATIONS = WARM_UP + 2  # on a GPU the last two replay a captured graph
+LIMIT = 1800.0  # seconds for each of the largest trials; a cluster may have to start a machine meanwhile
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a process took at its peak, in bytes.
-
-    memory: main memory, with the libraries. gpu: of the GPU, with what CUDA takes for itself. gpu_total: all it has.
-    mps: whether its node lets processes compute on a GPU at once.
-    """
+    """The memory that a process took at its peak, in bytes, and the GPU on which it ran."""
 
     memory: int
+    """Main memory, libraries included."""
     gpu: int = 0
+    """Memory of the GPU, including what CUDA takes for itself."""
     gpu_total: int = 0
+    """The whole memory of the GPU."""
     mps: bool = False
+    """Whether NVIDIA's Multi-Process Service runs there, with which processes compute on a GPU at the same time."""
 
     @classmethod
     def of_all(cls, needs: "list[Need]") -> "Need":
-        """The most of each memory, on the smallest GPU."""
+        """Return the most of each memory, on the smallest GPU."""
         return cls(
             max(need.memory for need in needs),
             max(need.gpu for need in needs),
@@ -53,8 +49,12 @@ class Need:
         )
 
 
-def measured(config: SweepConfig, shared: dict[str, Any]) -> Need:
-    """What the largest trials of a sweep need, each in a process of its own on some node: the most of each memory.
+def measured(config: SweepConfig, inputs: TrialInputs) -> Need:
+    """Measure the largest trials of a sweep, each in a process of its own on some node: the most of each memory.
+
+    Args:
+        config: the sweep.
+        inputs: what its trials share.
 
     Raises:
         UserError: one does not fit, fails, or takes too long.
@@ -62,15 +62,13 @@ def measured(config: SweepConfig, shared: dict[str, Any]) -> Need:
     places = config.resources
     gpus = 1.0 if places.gpu == "auto" else places.gpu
     task: Any = ray.remote(num_cpus=places.cpu, num_gpus=gpus, max_calls=1, max_retries=0)(peak)
-    given = ray.put(shared | {"gpus": gpus})
+    given = ray.put(replace(inputs, gpus=gpus))
     setting = "resources.gpu" if places.gpu == "auto" else "budget.concurrent"
     points = largest_points(config)
-    return Need.of_all(
-        [_told(task.remote(merged(DistillConfig, shared["base"], point), given), point, setting) for point in points]
-    )
+    return Need.of_all([_need_of(task.remote(point, given), point, setting) for point in points])
 
 
-def _told(measurement: Any, point: dict[str, Any], setting: str) -> Need:
+def _need_of(measurement: Any, point: dict[str, Any], setting: str) -> Need:
     try:
         need: Need = ray.get(measurement, timeout=LIMIT)
         return need
@@ -90,7 +88,10 @@ def _told(measurement: Any, point: dict[str, Any], setting: str) -> Need:
 
 
 def largest_points(config: SweepConfig) -> list[dict[str, Any]]:
-    """Where trials need most memory: whole numbers at their upper ends (rates at their lower ones), every network."""
+    """Return the points that need most memory: whole numbers at their upper ends, rates at their lower ones.
+
+    There is one for each network that is searched.
+    """
     point = {}
     for name, distribution in config.search.items():
         numbers = all(isinstance(value, (int, float)) for value in distribution.ends)
@@ -100,20 +101,17 @@ def largest_points(config: SweepConfig) -> list[dict[str, Any]]:
     return [point | ({"network": network} if network else {}) for network in networks]
 
 
-def peak(settings: dict[str, Any], shared: dict[str, Any]) -> Need:
-    """Begins a trial in this process, a few iterations and a validation, and says what it took at most.
+def peak(point: dict[str, Any], inputs: TrialInputs) -> Need:
+    """Begin a trial in this process, with a few iterations and a validation, and return the most that it took.
 
-    What a final test takes comes first, which trials do in a process of its own; on few images, as it takes them one
-    block after the other.
+    A final test comes first, as a sweep gives it the same resources. It runs on few images, because it takes memory for
+    one block of them at a time.
     """
-    use_threads(shared["threads"])
-    config = DistillConfig(**settings | {"workers": 1, "iterations": ITERATIONS, "eval_every": ITERATIONS})
-    device = pick_device(config.device, shared["gpus"])
-    use_gpu_share(shared["gpus"], device)
-    bank = Bank.from_numpy(shared["bank"]) if shared["bank"] else None
-    with enough_gpu_memory(shared["gpus"]), suppress(Diverged):  # with these rates; it took its memory all the same
-        data = Dataset.from_numpy(shared["data"]).to(device)
-        run = Run(config, data, bank, device=device)
+    config = inputs.config_with(point, workers=1, iterations=ITERATIONS, eval_every=ITERATIONS)
+    device = inputs.begin_process(config.device)
+    with enough_gpu_memory(inputs.gpus), suppress(Diverged):  # with these rates it may, after it took its memory
+        data = inputs.load_data().to(device)
+        run = Run(config, data, inputs.load_bank(), device=device)
         run.data = replace(data, val=data.val.first(TEST_IMAGES), test=data.test.first(TEST_IMAGES))
         _test(run)
         if device.type == "cuda":
@@ -124,7 +122,7 @@ def peak(settings: dict[str, Any], shared: dict[str, Any]) -> Need:
 
 
 def _test(run: Run) -> None:
-    """As many networks at a time as at the end of a run, and of its baseline."""
+    """Test as many networks at a time as the end of a run does, and as its baseline does."""
     few, start = run.data.test, run.distiller.initial_weights[0]
     weights = start.held_out(min(run.config.test_nets, TRAIN_CHUNK), "test", run.config.seed).to(run.device)
     evaluate_set(run.network, run.current, weights, few, run.objective)
@@ -132,12 +130,12 @@ def _test(run: Run) -> None:
 
 
 def mps_runs() -> bool:
-    """Whether NVIDIA's Multi-Process Service is at hand, by the pipe of its control daemon."""
+    """Return whether NVIDIA's Multi-Process Service runs here, which its control daemon's pipe shows."""
     return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def peak_memory() -> int:
-    """The most main memory this process had, in bytes, without what it shares with the node's others (the data)."""
+    """Return the most main memory this process had, in bytes, without what the node's processes share (the data)."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())

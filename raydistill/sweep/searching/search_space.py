@@ -1,4 +1,4 @@
-"""From a sweep's YAML to Optuna's search, and back with what the trials found."""
+"""Optuna's search over a sweep's space, and the results that it learns from."""
 
 from typing import Any
 
@@ -12,26 +12,28 @@ from raydistill.config.sweep_config import SweepConfig
 
 
 class SweepSearch(OptunaSearch):
-    """Tells Optuna what a trial's settings are worth.
+    """An OptunaSearch that reports stopped trials, diverged ones and the members of populations to Optuna.
 
-    With one objective a trial that ended before its budget, stopped by a scheduler, is told as pruned, with its values
-    at their iterations. Optuna cannot prune with several: there such a trial counts as complete with what it reported
-    last, which are the values of its best set so far; `seconds` are those that the whole budget would take, as a
-    trial's settings are not fast because it was stopped. A diverged trial is complete with the worst values.
+    With one objective, a trial that a scheduler stopped before its budget is reported as pruned, with its values at
+    their iterations. Optuna cannot prune with several objectives: there such a trial is complete with its last result,
+    which has the values of its best set so far; `seconds` are those that the whole budget would take, because settings
+    are not fast only because their trial was stopped. A diverged trial is complete with the worst values.
 
-    Of a population each set is a point of its own, with its own learning rates.
+    Each member of a population is a point of its own, with its own learning rates.
 
     Args:
-        iterations: of a trial that is not stopped.
+        iterations: how many a trial does that is not stopped.
     """
 
     def __init__(self, iterations: int, **options: Any) -> None:
         super().__init__(**options)
         self._iterations = iterations
-        self._reported: dict[str, int] = {}  # the iterations last told of each trial: it may be set back
+        self._reported: dict[
+            str, int
+        ] = {}  # the highest iteration reported of each trial, which may go back to a checkpoint
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tells Optuna how far a trial is, where there is one objective."""
+        """Report an intermediate value of a trial to Optuna, where there is one objective."""
         step = result["iterations"]
         new = step > self._reported.get(trial_id, -1) and trial_id not in self._completed_trials
         if isinstance(self.metric, str) and new:
@@ -40,7 +42,7 @@ class SweepSearch(OptunaSearch):
             self._ot_trials[trial_id].report(values[self.metric], step)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna of a trial: of the first set at the point that was suggested, of the others where they are."""
+        """Report the end of a trial to Optuna; other members of a population are points of their own."""
         if trial_id in self._completed_trials or not result:
             super().on_trial_complete(trial_id, None, error)
             return
@@ -69,7 +71,7 @@ class SweepSearch(OptunaSearch):
 
 
 def optuna_search(config: SweepConfig) -> OptunaSearch:
-    """The sweep's search over its space: TPE, which handles several objectives too; the known good points first."""
+    """Return the search of a sweep: its known good points first, then TPE, which can handle several objectives."""
     objectives = config.objectives
     single = len(objectives) == 1
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -79,13 +81,13 @@ def optuna_search(config: SweepConfig) -> OptunaSearch:
         metric=next(iter(objectives)) if single else list(objectives),
         mode=next(iter(objectives.values())) if single else list(objectives.values()),
         points_to_evaluate=[config.full_point(point) for point in config.known_good],
-        # constant_liar keeps concurrent trials apart
+        # constant_liar keeps concurrent trials at different points
         sampler=optuna.samplers.TPESampler(seed=config.seed, constant_liar=True, n_startup_trials=8),
     )
 
 
 def distribution(range_: Distribution) -> BaseDistribution:
-    """One of the YAML's distributions as Optuna's."""
+    """Return Optuna's distribution for one of a sweep file."""
     ends: tuple[Any, ...] = range_.ends
     match range_.kind:
         case "choice":

@@ -1,4 +1,4 @@
-"""Which trials no other trial beats."""
+"""The Pareto front of a sweep's trials: those that no other trial beats."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,30 +6,33 @@ from typing import Any
 import numpy as np
 
 from raydistill.sweep.stopping.ranking import Costs, front_numbers
+from raydistill.sweep.trial_row import TrialRow
 
 
-def costs_of(rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, str]) -> Costs:
-    """The objectives of each row as costs, which are to be small: [rows, objectives].
+def costs_of(values: Sequence[Mapping[str, Any]], objectives: Mapping[str, str]) -> Costs:
+    """Return the objectives of each trial as costs, which are to be small: [trials, objectives].
 
     Args:
-        rows: a value for each objective in each.
+        values: for each trial a value of each objective.
         objectives: name -> "max" or "min".
     """
     signs = [-1.0 if direction == "max" else 1.0 for direction in objectives.values()]
-    values = [[row[name] for name in objectives] for row in rows]
-    return np.array(values, dtype=float).reshape(len(rows), len(signs)) * signs
+    numbers = [[each[name] for name in objectives] for each in values]
+    return np.array(numbers, dtype=float).reshape(len(values), len(signs)) * signs
 
 
-def non_dominated(rows: Sequence[dict[str, Any]], objectives: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The Pareto front of `rows`: those that no other row is as good as in all objectives and better than in one.
+def non_dominated(rows: Sequence[TrialRow], objectives: Mapping[str, str]) -> list[TrialRow]:
+    """Return the Pareto front of `rows`, the smallest set first.
 
-    Of rows that are equal in all objectives the first stays.
+    A row is in the front if no other row is as good in all objectives and better in one. Of rows that are equal in all
+    objectives the first one stays. Rows that lack an objective, as before the first validation, are left out.
 
     Args:
-        rows: a value for each objective in each.
+        rows: the trials.
         objectives: name -> "max" or "min".
     """
-    costs = costs_of(rows, objectives)
+    rows = [row for row in rows if all(getattr(row, name) is not None for name in objectives)]
+    costs = costs_of([vars(row) for row in rows], objectives)
     front = front_numbers(costs) == 0
     _, first = np.unique(costs, axis=0, return_index=True)
-    return [rows[i] for i in sorted(first) if front[i]]
+    return sorted((rows[i] for i in sorted(first) if front[i]), key=lambda row: row.num_images or 0)

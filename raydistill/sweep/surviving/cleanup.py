@@ -16,7 +16,7 @@ from raydistill.system.storage import names, open_place
 AT_ONCE = 16  # requests to an object store
 
 
-def tidy(folder: str, trials: Iterable[Any], front: Iterable[dict[str, Any]]) -> None:
+def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
     """Deletes older checkpoints of finished trials, an earlier front's artifacts, and Tune's tables of earlier drivers.
 
     Only now: while a sweep runs, Tune's table in the storage may lag behind, and a resumed trial would look for them.
@@ -24,10 +24,10 @@ def tidy(folder: str, trials: Iterable[Any], front: Iterable[dict[str, Any]]) ->
     Args:
         folder: the sweep's folder or address.
         trials: Tune's.
-        front: its rows.
+        front: where the artifacts of its sets lie.
     """
     filesystem, place = open_place(folder)
-    needed = {os.path.basename(open_place(row["artifact"])[1]) for row in front}
+    needed = {os.path.basename(open_place(artifact)[1]) for artifact in front}
     old = [f"{place}/front/{name}" for name in names(filesystem, f"{place}/front") if name not in needed]
     for trial in trials:
         if trial.status == "TERMINATED" and trial.checkpoint is not None:

@@ -1,0 +1,15 @@
+"""Loggers of Ray that are silent while a sweep runs."""
+
+import logging
+
+from raydistill.sweep.reporting.quiet_loggers import REPORTED_HERE, quiet_loggers
+
+
+def test_they_write_only_critical_messages_within_it(caplog):
+    ray, other = logging.getLogger(REPORTED_HERE[0]), logging.getLogger("another")
+    with quiet_loggers():
+        ray.error("a traceback")
+        ray.critical("the end")
+        other.error("its own")
+    ray.error("after it")
+    assert caplog.messages == ["the end", "its own", "after it"]
