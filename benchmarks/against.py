@@ -76,7 +76,7 @@ def run(checkout: Path, script: str, *arguments: str) -> str:
 def commit(checkout: Path) -> str:
     """Return the short name of a checkout's commit."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=checkout, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip() or checkout.name
 
 
 if __name__ == "__main__":
