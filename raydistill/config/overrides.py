@@ -79,6 +79,9 @@ def _put(place: dict[str, Any], name: str, value: Any, models: list[type[BaseMod
         place[section] = value
         return
     inner = place.get(section)
+    if inner is not None and not isinstance(inner, Mapping) and short is None:
+        place[name] = value  # beside what is no section, or not known as one: `Settings` has the last word
+        return
     if not isinstance(inner, Mapping):
         inner = {} if short is None or section not in place else {short.key: inner}
     place[section] = inner = dict(inner)

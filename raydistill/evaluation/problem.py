@@ -51,8 +51,9 @@ def evaluation_plan(
     if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
         reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
         raise UserError(f"nets={nets}: {reason}")
-    other = config.changed({} if same else {"network": {"name": network, "init": config.network.init}}).network
-    config = config.model_copy(update={"network": other, "weights": weights, "bank": bank or config.bank})
+    if not same:  # with its own width and depth, and the initialiser of the artifact's
+        config = config.changed({"network": {"name": network, "init": config.network.init}})
+    config = config.model_copy(update={"weights": weights, "bank": bank or config.bank})
     model = build_network(config, artifact.image_shape, len(artifact.class_names))
     if weights == "random" or (weights == "random_pretrained" and config.published):
         return config, model, RandomWeights(model)

@@ -31,6 +31,7 @@ WIDE = {"network": {"name": "convnet", "width": 32}}
         with_overrides({"network.width": 16}, ["network=convnet", "network.width=32"], DistillConfig),
         with_overrides(WIDE | {"network.width": 16}, ["network.width=32"], DistillConfig),
         with_overrides({"network": "lenet"}, ["network={name: convnet, width: 32}"], DistillConfig),
+        with_overrides({"network": "convnet"}, ["network.width=32"]),
         merged(DistillConfig, {"network": "convnet"}, {"network.width": 32}),
     ],
     ids=str,

@@ -16,6 +16,7 @@ from raydistill.cli import app
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.overrides import with_overrides
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.sections import path_of
 from raydistill.config.settings import read_yaml, validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import run_settings, sweep_values
@@ -64,11 +65,12 @@ def check_settings(command: str, parameters: dict[str, Any]) -> None:
     match command:
         case "sweep" if not parameters.get("resume") and parameters:
             source = str(local(parameters["source"]))
-            validated(SweepConfig, with_overrides(sweep_values(source), overrides))
+            validated(SweepConfig, with_overrides(sweep_values(source), overrides, SweepConfig))
         case "distill" | "pretrain":
             file = parameters.get("config")
             values = run_settings(read_yaml(ROOT / file), file) if file and file.name != "my.yaml" else {}
-            validated(DistillConfig if command == "distill" else PretrainConfig, with_overrides(values, overrides))
+            model = DistillConfig if command == "distill" else PretrainConfig
+            validated(model, with_overrides(values, overrides, model))
 
 
 def local(path: str) -> Path:
@@ -93,8 +95,9 @@ def check_options(text: str) -> None:
         if option.startswith("-"):
             assert option.partition("=")[0] in known, f"{option} is no option"
         if option == "--set" and "=" in value and value != "NAME=VALUE":
-            fields = DistillConfig.model_fields | PretrainConfig.model_fields | SweepConfig.model_fields
-            assert value.partition("=")[0].partition(".")[0] in fields, f"{value}: there is no such setting"
+            name = value.partition("=")[0].removeprefix("search.")
+            models = (DistillConfig, PretrainConfig, SweepConfig)
+            assert any(path_of(model, name) for model in models), f"{value}: there is no such setting"
 
 
 def all_commands(command: Any) -> Iterator[Any]:

@@ -105,8 +105,9 @@ def test_images_can_start_from_real_ones_of_their_class(small, digits):
     ],
 )
 def test_auto_starts_from_real_images_with_random_weights(small, digits, image_init, weights, same_as):
+    update = {"weights": weights, "bank": "b" if weights == "random_pretrained" else None}
     images = [
-        initial_set(small.changed({"images.init": name, "weights": weights}), digits.train, 10)[0].images
+        initial_set(small.changed(update | {"images.init": name}), digits.train, 10)[0].images
         for name in (image_init, same_as, "noise" if same_as == "real" else "real")
     ]
     assert torch.equal(images[0], images[1])
