@@ -15,13 +15,13 @@ SEARCH = {
     "steps": {"int": [1, 3]},
     "images_per_class": {"logint": [1, 64]},
     "inner_lr": {"loguniform": [0.001, 1.0]},
-    "outer.average": {"uniform": [0.5, 1.5]},
+    "images.init.std": {"uniform": [0.5, 1.5]},
     "network.init": {"choice": ["xavier", "kaiming"]},
 }
 
 
 def config(**update):
-    return validated(SweepConfig, {"name": "t", "search": SEARCH} | update)
+    return validated(SweepConfig, {"name": "t", "base": {"images.init": "noise"}, "search": SEARCH} | update)
 
 
 def test_suggestions_lie_in_the_space_and_cover_it():
@@ -36,11 +36,11 @@ def test_suggestions_lie_in_the_space_and_cover_it():
 
 
 def test_known_good_points_come_first():
-    good = [{"steps": 2, "inner_lr": 0.5, "outer.average": 1.0}, {"network.init": "kaiming", "outer.average": 0.75}]
+    good = [{"steps": 2, "inner_lr": 0.5, "images.init.std": 1.0}, {"network.init": "kaiming", "images.init.std": 0.75}]
     search = optuna_search(config(known_good=good))
     first, second = search.suggest("a"), search.suggest("b")
-    assert (first["steps"], first["inner_lr"], first["outer.average"]) == (2, 0.5, 1.0)
-    assert (second["network.init"], second["outer.average"]) == ("kaiming", 0.75)
+    assert (first["steps"], first["inner_lr"], first["images.init.std"]) == (2, 0.5, 1.0)
+    assert (second["network.init"], second["images.init.std"]) == ("kaiming", 0.75)
 
 
 def test_the_seed_decides():
