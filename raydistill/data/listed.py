@@ -109,7 +109,7 @@ def _column(
     if named is not None or first is None:
         raise UserError(
             f"{table}: has no {what} column{f' {named}' if named else ''} (it has {', '.join(columns)}); "
-            f"set {what}_column to one of them"
+            f"set data.{what}_column to one of them"
         )
     return first
 

@@ -168,9 +168,9 @@ def _column(what: str, named: str | None, candidates: list[str], schema: pa.Sche
     columns = ", ".join(schema.names)
     if named is not None:
         if named not in schema.names:
-            raise UserError(f"{what}_column={named}: {origin} has no such column (it has {columns})")
+            raise UserError(f"data.{what}_column={named}: {origin} has no such column (it has {columns})")
         candidates = [name for name in schema.names if name == named]
     if len(candidates) != 1:
         found = f"has several {what} columns" if candidates else f"has no {what} column"
-        raise UserError(f"{origin}: {found} (it has {columns}); set {what}_column to one of them")
+        raise UserError(f"{origin}: {found} (it has {columns}); set data.{what}_column to one of them")
     return candidates[0]
