@@ -31,11 +31,11 @@ from record import RESULTS, commit, device_name
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.sweep import driver
 from raydistill.sweep.reporting.watch import Watch
 from raydistill.sweep.surviving.lease import leased
 from raydistill.sweep.surviving.retries import failures_judged
 from raydistill.sweep.surviving.tune_state import Bookkeeper, tune_state_amended
+from raydistill.sweep.tuner import attend, fresh_tuner
 
 STEPS = 9
 SEARCH = {
@@ -123,8 +123,8 @@ def measure(trials: int, random: bool) -> dict[str, float]:
         scheduler = {"scheduler": {"pareto_asha": {"grace": 1, "reduction": 3}}}
         config = validated(SweepConfig, values | scheduler | {"budget": {"trials": trials, "iterations": STEPS}})
         watch, books = Watch(config, lease.place, lease), Bookkeeper(lease.place, lease)
-        tuner = driver._fresh(config, tune.with_resources(QuickTrial, {"CPU": 1}))
-        driver._attend(tuner, watch, [books, Progress()])
+        tuner = fresh_tuner(config, tune.with_resources(QuickTrial, {"CPU": 1}))
+        attend(tuner, watch, [books, Progress()])
         settings = tuner._local_tuner._tune_config
         if random:
             settings.search_alg._ot_study.sampler = optuna.samplers.RandomSampler(seed=0)

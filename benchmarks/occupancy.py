@@ -29,7 +29,8 @@ from record import RESULTS, commit, device_name
 from raydistill.config.overrides import with_overrides
 from raydistill.config.settings import read_yaml, validated
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.sweep import driver
+from raydistill.sweep import tuner
+from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.searching.trial import DistillTrial
 
 STEPS = "steps.jsonl"
@@ -65,9 +66,9 @@ def main() -> None:
         slots = [f"budget.concurrent={options.slots}", f"storage={folder}"]
         values = with_overrides(read_yaml(SWEEP), [*options.settings, *slots])
         config = validated(SweepConfig, values)
-        driver.DistillTrial = TimedTrial
+        tuner.DistillTrial = TimedTrial
         begin = time.perf_counter()
-        result = driver.run_sweep(config)
+        result = run_sweep(config)
         whole = time.perf_counter() - begin
         steps = read_steps(Path(result.folder))
     lines = table(steps, options.slots, whole)

@@ -20,8 +20,8 @@ from ray.tune.schedulers import TrialScheduler
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.data import Dataset
 from raydistill.runs.run import Run
-from raydistill.sweep.driver import scheduler_of
 from raydistill.sweep.searching.search_space import optuna_search
+from raydistill.sweep.tuner import scheduler_of
 from raydistill.system.errors import Diverged
 
 Event = tuple[float, float, float]  # seconds of all slots together until then, accuracy, images

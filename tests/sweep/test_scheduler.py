@@ -8,8 +8,8 @@ from ray.tune.experiment import Trial
 
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.sweep.driver import scheduler_of
 from raydistill.sweep.stopping.scheduler import ParetoASHA, SchedulerState
+from raydistill.sweep.tuner import scheduler_of
 
 OBJECTIVES = {"val_accuracy": "max", "num_images": "min"}
 

@@ -9,9 +9,9 @@ from ray.tune.logger import JsonLoggerCallback
 
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.sweep.driver import scheduler_of
 from raydistill.sweep.searching.search_space import optuna_search
 from raydistill.sweep.stopping.scheduler import SchedulerState
+from raydistill.sweep.tuner import scheduler_of
 
 TRIALS = 24
 

@@ -1,0 +1,58 @@
+"""Checks before a sweep begins or resumes: its storage, its real data, and the trials that it may choose."""
+
+from typing import Any
+
+import torch
+
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.marks import DecidesFit
+from raydistill.config.sections import is_marked
+from raydistill.config.settings import validated
+from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import sweep_values
+from raydistill.data import Dataset, check_same, identity
+from raydistill.method.initial_weights import initial_weights
+from raydistill.runs.run import matched
+from raydistill.store.bank import Bank
+from raydistill.system.errors import UserError
+from raydistill.system.storage import exists, join, read_json
+
+DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
+
+
+def data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, Any]:
+    """By what the data of a sweep that goes on are known, and whether they are others than before.
+
+    Raises:
+        UserError: they are, and may not be.
+    """
+    place = join(folder, DATA_FILE)
+    kept = read_json(place) if exists(place) else {}
+    same = check_same(data, kept, folder, allow_other_data)
+    return {**identity(data), **({} if same and not kept.get("other_data") else {"other_data": True})}
+
+
+def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
+    """Raises UserError unless there is nothing to overwrite or, with `resume`, this same sweep to go on with."""
+    started = exists(join(folder, "tuner.pkl"))  # Tune's own, written before the first trial
+    if not resume:
+        if started:
+            raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")
+        return
+    if not started:
+        raise UserError(f"{folder}: holds no sweep to resume")
+    old, new = (c.model_dump(mode="json") for c in (validated(SweepConfig, sweep_values(folder)), config))
+    changed = [key for key in new if key != "storage" and old[key] != new[key]]
+    if changed:
+        raise UserError(f"{folder}: was begun with another {', '.join(changed)}; resume it with the same sweep file")
+
+
+def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
+    """Raises UserError if a trial that the sweep may choose fits neither the data nor the bank."""
+    points: list[dict[str, Any]] = [{}]
+    for name in [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]:
+        points = [p | {name: value} for p in points for value in config.search[name].ends]
+    for point in points:
+        settings = config.trial_config(point)
+        network, _ = matched(settings, data, bank)
+        initial_weights(settings, network, torch.device("cpu"), bank.networks if bank is not None else None)
