@@ -17,14 +17,19 @@ from raydistill.store.bank import Bank
 from raydistill.system.errors import UserError
 from raydistill.system.storage import exists, join, read_json
 
-DATA_FILE = "data.json"  # in a sweep's folder: by which the real data are known again
+DATA_FILE = "data.json"  # in a sweep's folder: what identifies its real data
 
 
 def data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, Any]:
-    """By what the data of a sweep that goes on are known, and whether they are others than before.
+    """Return what identifies the real data of a resumed sweep, with a mark if they ever were others than at its start.
+
+    Args:
+        folder: the sweep's.
+        data: the real data now.
+        allow_other_data: whether they may differ from those that the sweep began with.
 
     Raises:
-        UserError: they are, and may not be.
+        UserError: they differ, and may not.
     """
     place = join(folder, DATA_FILE)
     kept = read_json(place) if exists(place) else {}
@@ -33,8 +38,12 @@ def data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, 
 
 
 def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
-    """Raises UserError unless there is nothing to overwrite or, with `resume`, this same sweep to go on with."""
-    started = exists(join(folder, "tuner.pkl"))  # Tune's own, written before the first trial
+    """Check that there is nothing to overwrite, or with `resume` that this same sweep is there.
+
+    Raises:
+        UserError: the folder holds a sweep already, or none to resume, or another one.
+    """
+    started = exists(join(folder, "tuner.pkl"))  # Tune writes it before the first trial
     if not resume:
         if started:
             raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")
@@ -48,7 +57,11 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
 
 
 def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
-    """Raises UserError if a trial that the sweep may choose fits neither the data nor the bank."""
+    """Check every kind of trial that the sweep may choose.
+
+    Raises:
+        UserError: one does not fit the real data or the bank.
+    """
     points: list[dict[str, Any]] = [{}]
     for name in [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]:
         points = [p | {name: value} for p in points for value in config.search[name].ends]

@@ -1,16 +1,17 @@
-"""Running a sweep: the Tuner, and going on after the driver died."""
+"""A sweep from start to end, and its resume after a stop or after its driver died."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from ray.tune import Callback
 from rich.console import Console
 
 from raydistill.cluster.connect import ray_running
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import SWEEP_FILE
+from raydistill.config.sweep_sections import Resources
 from raydistill.data import Dataset, identity, load_dataset
 from raydistill.store.bank import adapted, load_bank
 from raydistill.sweep.checks import DATA_FILE, check_storage, check_trials, data_known
@@ -38,15 +39,15 @@ def run_sweep(
     allow_other_data: bool = False,
     console: Console | None = None,
 ) -> SweepResult:
-    """Runs a sweep to its end on the Ray cluster at hand, or on a local one that ends with it.
+    """Run a sweep to its end on the Ray cluster that is there, or on a local one that ends with it.
 
     Args:
         config: the sweep.
-        resume: go on with the sweep of this name in its storage: finished trials stay, others go on from their
-            last checkpoint, the search goes on with what it knew.
+        resume: continue the sweep of this name in its storage: finished trials stay, others continue from their last
+            checkpoint, the search keeps what it learned.
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
-        allow_other_data: with `resume`, go on with other data than the sweep began with; the artifacts tell.
+        allow_other_data: with `resume`, accept other data than the sweep began with; the artifacts say so.
         console: where to show progress; None for nowhere.
 
     Raises:
@@ -55,55 +56,61 @@ def run_sweep(
     """
     config = config.model_copy(update={"storage": at_home(config.storage)})
     folder = join(config.storage, config.name)
+    say_line: Callable[[str], None] = partial(say, console) if console is not None else lambda line: None
     check_writable(config.storage)
-    with leased(folder, _teller(console)) as lease:
+    with leased(folder, say_line) as lease:
         check_storage(config, folder, resume)
-        data = data or load_dataset(adapted(config.trial_config({})), data_dir)
+        common = adapted(config.trial_config({}))
+        data = data or load_dataset(common, data_dir)
         known = data_known(folder, data, allow_other_data) if resume else identity(data)
-        return _driven(config, folder, lease, resume, data, known, console)
+        bank = load_bank(common.bank_folder) if common.bank_folder else None
+        check_trials(config, data, bank)
+        inputs = TrialInputs.of_sweep(config, common, data, bank)
+        with ray_running(config.resources, common.workers):
+            lease.check()
+            if not resume:
+                write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
+            write_json(join(folder, DATA_FILE), known)
+            places = fitted(config, inputs, folder, resume, say_line)
+            inputs = replace(inputs, gpus=float(places.gpu))
+            callbacks = [LiveTable(config.budget.trials)] if console is not None else []
+            return _run_trials(config, folder, lease, resume, inputs, places, callbacks)
 
 
-def _driven(
+def _run_trials(
     config: SweepConfig,
     folder: str,
     lease: Lease,
     resume: bool,
-    data: Dataset,
-    known: dict[str, Any],
-    console: Console | None,
+    inputs: TrialInputs,
+    places: Resources,
+    callbacks: list[Callback],
 ) -> SweepResult:
-    """What `sweep` does while it is the sweep's driver; `known` is by what its data are known again."""
-    common = adapted(config.trial_config({}))
-    bank = load_bank(common.bank_folder) if common.bank_folder else None
-    check_trials(config, data, bank)
-    inputs = TrialInputs.of_sweep(config, common, data, bank)
-    with ray_running(config.resources, common.workers):
-        lease.check()
-        if not resume:
-            write_json(join(folder, SWEEP_FILE), config.model_dump(mode="json"))
-        write_json(join(folder, DATA_FILE), known)
-        places = fitted(config, inputs, folder, resume, _teller(console))
-        inputs = replace(inputs, gpus=float(places.gpu))
-        trainable = trainable_with(places, inputs)
-        lease.check()  # that took minutes
-        watch = Watch(config, folder, lease)
-        with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
-            tuner = restored_tuner(folder, trainable) if resume and begun(folder) else fresh_tuner(config, trainable)
-            others = [Bookkeeper(folder, lease), *([LiveTable(config.budget.trials)] if console is not None else [])]
-            attend(tuner, watch, others)
-            try:
-                results = tuner.fit()
-            finally:
-                lease.check()  # its loss is why, whatever Tune says
-            index = watch.index
-            index.say("testing")
-            result = collect(config, folder, index.current_rows(), results, inputs, places, lease.check)
-            index.say("testing", result.front)
-            finished = (trial for trial in index.trials if trial.trial_id in index.rows.finished)
-            tidy(folder, finished, (str(row.artifact) for row in result.front))
-        return replace(result, stopped=watch.stop.begun)
+    """Run the trials of a sweep, or those that are left, and test the front.
 
-
-def _teller(console: Console | None) -> Callable[[str], None]:
-    """What prints a line on the console, if there is one."""
-    return partial(say, console) if console is not None else lambda line: None
+    Args:
+        config: the sweep.
+        folder: where it lies.
+        lease: of this driver.
+        resume: whether an earlier driver began it.
+        inputs: what all trials share.
+        places: the resources of a trial.
+        callbacks: of Tune, beside those that every sweep has.
+    """
+    trainable = trainable_with(places, inputs)
+    lease.check()  # as measuring the places may have taken minutes
+    watch = Watch(config, folder, lease)
+    index = watch.index
+    with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
+        tuner = restored_tuner(folder, trainable) if resume and begun(folder) else fresh_tuner(config, trainable)
+        attend(tuner, watch, [Bookkeeper(folder, lease), *callbacks])
+        try:
+            results = tuner.fit()
+        finally:
+            lease.check()  # if it is lost, that is the reason for whatever error Tune raised
+        index.say("testing")
+        result = collect(config, folder, index.current_rows(), results, inputs, places, lease.check)
+        index.say("testing", result.front)
+        finished = (trial for trial in index.trials if trial.trial_id in index.rows.finished)
+        tidy(folder, finished, (str(row.artifact) for row in result.front))
+    return replace(result, stopped=watch.stop.begun)

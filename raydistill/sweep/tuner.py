@@ -42,9 +42,9 @@ def fresh_tuner(config: SweepConfig, trainable: Any) -> tune.Tuner:
             name=config.name,
             storage_path=inside,
             storage_filesystem=filesystem,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # others when a trial asks
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # trials ask for the others
             failure_config=tune.FailureConfig(max_failures=config.budget.failures),
-            sync_config=tune.SyncConfig(sync_artifacts=True),  # a trial's TensorBoard log goes to the storage too
+            sync_config=tune.SyncConfig(sync_artifacts=True),  # for the trials' TensorBoard logs
             verbose=0,
         ),
     )
@@ -60,16 +60,19 @@ def restored_tuner(folder: str, trainable: Any) -> tune.Tuner:
 
 
 def attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> None:
-    """Gives a Tuner its callbacks, here and not at its making: it would pickle them, and restore a dead driver's."""
+    """Give a Tuner its callbacks, and the watch the Tuner's search.
+
+    A Tuner that is made with callbacks pickles them, and a restored one would have those of a driver that is dead.
+    """
     inside = tuner._local_tuner
     settings = inside._tune_config
     watch.index.search = settings.search_alg
     memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
-    inside.get_run_config().callbacks = [watch, *memory, *others]  # their states are kept by their places here
+    inside.get_run_config().callbacks = [watch, *memory, *others]  # Tune saves their states by their order
 
 
 def scheduler_of(config: SweepConfig) -> TrialScheduler:
-    """The scheduler that the sweep names."""
+    """Return the scheduler that the sweep names."""
     if config.scheduler == "none":
         return FIFOScheduler()
     longest = config.budget.iterations
