@@ -1,4 +1,4 @@
-"""What TensorBoard shows of one distillation: scalars, the images, the step sizes."""
+"""The log of one distillation for TensorBoard: scalars, the images, the step sizes."""
 
 import functools
 import logging
@@ -15,19 +15,20 @@ from torch.utils.tensorboard.summary import hparams
 from raydistill.method import DistilledSet
 from raydistill.system.output import in_a_line
 
-PICTURE_EVERY = 10  # validations between the first pictures; they are some 100 KB each, and get rarer
+PICTURE_EVERY = 10  # validations from the first picture to the second; later ones get rarer, as each has some 100 KB
 
 logger = logging.getLogger("raydistill")
 
 
 class TensorBoard:
-    """Writes event files into a folder.
+    """Writes event files into a folder. Where that fails, a line says so and the run continues.
 
     Args:
-        folder: where; `tensorboard --logdir` on it or any folder above.
+        folder: which `tensorboard --logdir` can show, as any folder above it.
         class_names: of the data set.
-        mean, std: of the data set, [C], to draw images as pixels.
-        start: iteration to go on from; later entries of an earlier, interrupted process are dropped.
+        mean: of the data set, [C], to draw images as pixels.
+        std: of the data set, [C], likewise.
+        start: the iteration to continue from; later entries of an earlier, interrupted process are dropped.
     """
 
     def __init__(
@@ -38,20 +39,20 @@ class TensorBoard:
         self.calls = 0
         self.due = 1.0
         self.trouble = ""
-        """What went wrong last."""
+        """The last error, as a line; empty if there was none."""
         self.writer: SummaryWriter | None = None
         with self._going_on():
             self.writer = quiet_writer(self.folder, start)
 
     def scalars(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics, those that are numbers, at their iteration."""
+        """Write those of the metrics that are numbers, at their iteration."""
         with self._going_on():
             for name, value in metrics.items():
                 if self.writer and name != "iterations" and isinstance(value, int | float):
                     self.writer.add_scalar(name, value, int(metrics["iterations"]))
 
     def hparams(self, values: dict[str, Any], metrics: list[str]) -> None:
-        """Enters the run in TensorBoard's table of hyperparameters, beside the last values of these metrics."""
+        """Add the run to TensorBoard's table of hyperparameters, beside the last values of these metrics."""
         with self._going_on():
             plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values.items()}
             for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
@@ -59,13 +60,23 @@ class TensorBoard:
                     self.writer.file_writer.add_summary(summary)
 
     def pictures(self, distilled: DistilledSet, iteration: int, always: bool = False) -> None:
-        """Draws the set, or waits: a log of a thousand validations has a dozen pictures. `always` draws it."""
+        """Draw the set, but rarely: a log of a thousand validations has a dozen pictures.
+
+        Args:
+            distilled: the set.
+            iteration: at which it is shown.
+            always: whether to draw it even if it is too early for another picture.
+        """
         self.calls += 1
         if self.writer is None or (not always and self.calls < self.due):
             return
         self.due = self.calls + max(PICTURE_EVERY, self.calls)
         with self._going_on():
-            from raydistill.report.figures import any_letters, image_grid, step_sizes  # matplotlib takes its time
+            from raydistill.report.figures import (
+                any_letters,
+                image_grid,
+                step_sizes,
+            )  # here, as matplotlib takes long to import
 
             images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
             rates = distilled.learning_rates.detach().cpu()
@@ -76,17 +87,17 @@ class TensorBoard:
             self.writer.flush()
 
     def close(self) -> None:
-        """Writes out what is left."""
+        """Write out what is left."""
         with self._going_on():
             if self.writer is not None:
                 self.writer.close()
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Around all that is written: where it fails a line says so, and the run goes on."""
+        """Log what fails within it, once for each error, and let the run continue."""
         try:
             yield
-        except Exception as error:  # whatever it is: nothing depends on it
+        except Exception as error:  # of any kind, as nothing depends on the log
             ends, known = isinstance(error, OSError), self.trouble
             self.trouble = f"TensorBoard's log {'ends' if ends else 'has gaps'}: {in_a_line(error)}"
             if ends:
@@ -96,11 +107,11 @@ class TensorBoard:
 
 
 def quiet_writer(folder: Path, start: int = 0) -> SummaryWriter:
-    """A writer into a folder, whose thread leaves it to the writer's next call to say what went wrong.
+    """Return a writer into a folder whose thread shows no traceback; its errors are raised by the writer's next call.
 
     Args:
-        folder: where.
-        start: as of `TensorBoard`.
+        folder: of the log.
+        start: the iteration to continue from, see `TensorBoard`.
     """
     _silence_threads()
     return SummaryWriter(str(folder), purge_step=start or None)
@@ -108,7 +119,7 @@ def quiet_writer(folder: Path, start: int = 0) -> SummaryWriter:
 
 @functools.cache
 def _silence_threads() -> None:
-    """TensorBoard's threads show no traceback; others do as before."""
+    """Let TensorBoard's threads show no traceback when they fail; other threads still do."""
     before = threading.excepthook
 
     def report(error: threading.ExceptHookArgs) -> None:
