@@ -55,3 +55,9 @@ def test_a_population_has_the_settings_of_its_best_member(rows):
     members = [{"inner_lr": 0.2}, {"inner_lr": 0.4}]
     [row] = rows.make([played("a", "RUNNING", 10, members=members, best_member=1)], "running")
     assert row.config == POINT | {"inner_lr": 0.4}
+
+
+def test_a_population_that_diverged_has_the_settings_that_were_suggested(rows):
+    """Its last result has one member without settings, whichever was the best before."""
+    [row] = rows.make([played("a", "RUNNING", 10, accuracy=0.0, diverged=1, members=[{}], best_member=1)], "running")
+    assert (row.config, row.diverged) == (POINT, True)

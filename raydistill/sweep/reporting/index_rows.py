@@ -87,7 +87,8 @@ class Rows:
 def searched_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the searched settings of a trial's best set; of a population those of its best member."""
     config: dict[str, Any] = metrics["config"]
-    member = metrics["members"][metrics.get("best_member", 0)] if "members" in metrics else {}
+    members, best = metrics.get("members", [{}]), metrics.get("best_member", 0)
+    member = members[best] if best < len(members) else {}  # one that diverged reports no members
     return {name: member.get(name, value) for name, value in config.items()}
 
 
