@@ -131,7 +131,8 @@ def _scatter_w(g: Tensor, x: Tensor, winner: Tensor, padding: int, outputs_last:
 
 _library = torch.library.Library("raydistill", "DEF")
 ops = torch.ops.raydistill
-DIRECT: dict[Any, Any] = {}  # the functions behind the operations, for callers that need neither autograd nor vmap
+# The functions behind the operations, for callers that need neither autograd nor vmap.
+IMPLEMENTATIONS: dict[Any, Any] = {}
 for _schema, _implementation in {
     "conv_relu_pool(Tensor x, Tensor w, Tensor bias, int padding, bool outputs_last) -> (Tensor, Tensor)": _forward,
     "gather(Tensor x, Tensor w, Tensor bias, Tensor winner, int padding, bool outputs_last) -> Tensor": _gather,
@@ -144,4 +145,4 @@ for _schema, _implementation in {
     _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
     for _key in ("CPU", "CUDA", "Meta"):
         _library.impl(_name, _implementation, _key)
-    DIRECT[getattr(ops, _name).default] = _implementation
+    IMPLEMENTATIONS[getattr(ops, _name).default] = _implementation

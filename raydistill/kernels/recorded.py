@@ -13,20 +13,21 @@ says so.
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._utils import _functionalize_sync
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
+from raydistill.kernels.codegen import function_of
 from raydistill.kernels.compile import compiled, compiled_halves
-from raydistill.kernels.trace import Tape, layout, whole
+from raydistill.kernels.passes import eliminate_dead_code, simplified
+from raydistill.kernels.program import Layout, Program
+from raydistill.kernels.trace import WRITES_TO_INPUTS, trace
 from raydistill.system.errors import UserError
 
 Function = Callable[..., Any]
-
-WRITES_TO_INPUTS = "the network writes in place to its weights or images, which others use too: let it write to a copy"
 
 
 def recorded(function: Function, compile: bool = False) -> Function:
@@ -60,7 +61,7 @@ def _by_layout(
     programs: dict[Any, Function] = {}
 
     def call(*args: Tensor) -> Any:
-        key = layout(args)
+        key = tuple(map(Layout.of, args))
         if key not in programs:
             try:
                 programs[key] = record(function, args)
@@ -82,26 +83,23 @@ def _say(name: str, why: str) -> None:
 
 
 def _record(compile: bool, function: Function, args: Sequence[Tensor]) -> Function:
-    tape = Tape(args)
-    outputs, tree = _on_tape(tape, function, args)
-    names = tape.names(args), tape.names(outputs)
-    program = (compile and compiled(tape, *names, args)) or tape.program(*names)
-    return lambda *again: tree.unflatten(program(*again))
+    """Return the function's program as a function."""
+    program, tree = trace(function, args)
+    program = simplified(program)
+    run = (compile and compiled(program, args)) or function_of(program)
+    return lambda *again: tree.unflatten(run(*again))
 
 
 def _record_halves(compile: bool, function: Function, args: Sequence[Tensor]) -> Function:
-    """The forward half; it returns the value and the other half, which takes what the forward half keeps for it."""
+    """Return the forward half, which returns the value and, given what it keeps, the backward half."""
 
     def both(*args: Tensor) -> list[Tensor]:
         output, leaves = _graph(function, args[:-1])
         return [output, *torch.autograd.grad(output, leaves, args[-1])]
 
-    cotangent = torch.zeros_like(_as_it_is(function, *args))
-    tape = Tape([*args, cotangent])
-    (output, *gradients), _ = _on_tape(tape, both, [*args, cotangent])
-    inputs, [result, d_result], wanted = tape.names(args), tape.names([output, cotangent]), tape.names(gradients)
-    halves = compile and compiled_halves(tape, inputs, d_result, result, wanted, [*args, cotangent])
-    forward, backward = halves or _halves(tape, inputs, d_result, result, wanted)
+    args = [*args, torch.zeros_like(_as_it_is(function, *args))]
+    program = simplified(trace(both, args)[0])
+    forward, backward = (compile and compiled_halves(program, args)) or map(function_of, halves(program))
 
     def call(*again: Tensor) -> tuple[Tensor, Function]:
         value, *kept = forward(*again)
@@ -110,41 +108,24 @@ def _record_halves(compile: bool, function: Function, args: Sequence[Tensor]) ->
     return call
 
 
-def _halves(
-    tape: Tape, inputs: Sequence[str], cotangent: str, result: str, wanted: Sequence[str]
-) -> tuple[Function, Function]:
-    """Programs from inputs to [result, *kept], and from [cotangent, *kept] to what is wanted."""
-    first = {step.output for step in tape.needed([result])} | set(inputs)
-    second = tape.needed(wanted, first)
-    kept = sorted(first & ({name for step in second for name in step.inputs} | {whole(name) for name in wanted}))
-    return tape.program(inputs, [result, *kept]), tape.program([cotangent, *kept], wanted)
+def halves(program: Program) -> tuple[Program, Program]:
+    """Return the program of a function and its vector-Jacobian product as two.
 
+    Args:
+        program: from (*inputs, cotangent) to (result, *gradients).
 
-def _on_tape(tape: Tape, function: Function, args: Sequence[Tensor]) -> tuple[list[Tensor], Any]:
-    """Writes the function down: its outputs, and the tree that they are the leaves of.
-
-    torch turns what it writes in place into operations that give new tensors, and views of them, before the tape sees
-    them. (This is what `torch.func.functionalize` does.)
+    Returns:
+        The forward half, from inputs to (result, *kept), and the backward half, from (cotangent, *kept) to gradients.
     """
-    torch._enable_functionalization(reapply_views=True)
-    try:
-        with tape:
-            given = [torch._to_functional_tensor(arg) for arg in args]
-            outputs, tree = tree_flatten(function(*given))
-            outputs, after = ([_settled(tensor) for tensor in tensors] for tensors in (outputs, given))
-    finally:
-        torch._disable_functionalization()
-    if tape.names(after) != tape.names(args):
-        raise UserError(WRITES_TO_INPUTS)
-    return outputs, tree
-
-
-def _settled(tensor: Tensor) -> Tensor:
-    """With all that was written to it."""
-    if not torch._is_functional_tensor(tensor):
-        return tensor
-    _functionalize_sync(tensor)
-    return torch._from_functional_tensor(tensor)
+    *inputs, cotangent = program.inputs
+    result, *gradients = program.outputs
+    forward = eliminate_dead_code(replace(program, inputs=tuple(inputs), outputs=(result,)))
+    known = {*inputs, *(operation.output for operation in forward.operations)}
+    backward = eliminate_dead_code(replace(program, inputs=(cotangent, *known), outputs=tuple(gradients)))
+    used = {name for operation in backward.operations for name in operation.inputs}
+    kept = sorted(known & (used | {name.whole for name in gradients}))
+    forward = replace(forward, outputs=(result, *kept))
+    return forward, replace(backward, inputs=(cotangent, *kept))
 
 
 def _as_it_is(function: Function, *args: Tensor) -> Any:

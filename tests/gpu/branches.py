@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raydistill.kernels import conv_relu_pool, trace
+from raydistill.kernels import codegen, conv_relu_pool
 
 aten = torch.ops.aten
 Way = tuple[str, Tensor]  # the kind of operation, and for each number that comes out which way it came
@@ -79,8 +79,8 @@ def switches(some: list[Way], others: list[Way]) -> int:
 
 def seen_by_modes(patch: Any) -> None:
     """Has recorded programs call our kernels by their names, where Branches sees them."""
-    named = {f: short for f, short in trace.SHORT_WAYS.items() if f not in trace.DIRECT}
-    patch.setattr(trace, "SHORT_WAYS", named)
+    named = {f: short for f, short in codegen.FASTER_CALLS.items() if f not in codegen.IMPLEMENTATIONS}
+    patch.setattr(codegen, "FASTER_CALLS", named)
 
 
 def use_kernels(patch: Any, wanted: bool) -> None:

@@ -3,13 +3,12 @@
 import functools
 import logging
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import vjp, vmap
 
-from raydistill.kernels.recorded import Tape, recorded, recorded_vjp
+from raydistill.kernels.recorded import recorded, recorded_vjp
 from raydistill.method.rng import named_generator
 from raydistill.system.errors import UserError
 
@@ -69,19 +68,6 @@ def test_pulls_of_several_calls_are_kept_apart():
         _, expected = vjp(dense, *(scale * a for a in ARGS))
         for ours, theirs in zip(pull(cotangent), expected(cotangent), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
-
-
-def test_what_leads_nowhere_is_not_kept():
-    tape = Tape(ARGS)
-    with tape:
-        x, w, _ = ARGS
-        unused = (x @ w.t()).exp()
-        same = [x + 1, x + 1]
-        result = (same[0] * same[1]).t().t() + torch.zeros_like(x)
-        result = torch.ops.aten.mul.Scalar(result, 1)
-    steps = [step.function.overloadpacket for step in tape.needed(tape.names([result]))]
-    assert steps == [torch.ops.aten.add, torch.ops.aten.mul]
-    assert unused.shape == (4, 5)
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])
@@ -336,12 +322,3 @@ def test_what_is_wrong_with_the_function_itself_stays(caplog):
 def test_two_inputs_are_two_tensors():
     with pytest.raises(ValueError, match="same tensor"):
         recorded(torch.add)(ARGS[0], ARGS[0])
-
-
-def test_a_tensor_is_not_taken_for_another_that_is_gone():
-    """And lay where this one lies."""
-    memory = np.ones((4, 3))
-    tape = Tape([torch.from_numpy(memory)])
-    later = torch.from_numpy(memory)
-    with tape, pytest.raises(RuntimeError, match="from outside"):
-        later + 1
