@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.conv_relu_pool_kernels import IMPLEMENTATIONS
+from raydistill.kernels.conv_relu_pool.operations import IMPLEMENTATIONS
 from raydistill.kernels.program import Name, Program
 
 aten = torch.ops.aten

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raydistill.kernels.conv_relu_pool import conv_relu_pool
+from raydistill.kernels.conv_relu_pool.autograd import conv_relu_pool
 
 
 class LeNet(nn.Module):

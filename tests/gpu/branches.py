@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from raydistill.kernels import codegen, conv_relu_pool
+from raydistill.kernels import codegen
+from raydistill.kernels.conv_relu_pool import autograd
 
 aten = torch.ops.aten
 Way = tuple[str, Tensor]  # the kind of operation, and for each number that comes out which way it came
@@ -86,4 +87,4 @@ def seen_by_modes(patch: Any) -> None:
 def use_kernels(patch: Any, wanted: bool) -> None:
     """Whether networks that have kernels of our own use them."""
     if not wanted:
-        patch.setattr(conv_relu_pool, "can_do", lambda *args: False)
+        patch.setattr(autograd, "can_do", lambda *args: False)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad, vmap
 
-from raydistill.kernels.conv_relu_pool import conv_relu_pool
-from raydistill.kernels.conv_relu_pool_c import c_kernels
+from raydistill.kernels.conv_relu_pool.autograd import conv_relu_pool
+from raydistill.kernels.conv_relu_pool.c import c_kernels
 from raydistill.method.rng import named_generator
 
-module = sys.modules["raydistill.kernels.conv_relu_pool_kernels"]
+module = sys.modules["raydistill.kernels.conv_relu_pool.operations"]
 
 # channels, outputs, height, width, padding: LeNet's on MNIST, CIFAR-10 and digits, odd sizes, a single window
 SHAPES = [(1, 6, 28, 28, 2), (6, 16, 14, 14, 0), (3, 6, 32, 32, 0), (1, 6, 8, 8, 2), (6, 16, 4, 4, 2), (2, 9, 11, 8, 1)]

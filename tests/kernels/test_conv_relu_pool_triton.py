@@ -12,9 +12,9 @@ SCRIPT = """
 import sys
 import torch
 from raydistill.method.rng import named_generator
-from raydistill.kernels import conv_relu_pool_kernels as ops
-from raydistill.kernels import conv_relu_pool_gpu as kernels
-from raydistill.kernels.conv_relu_pool_c import c_kernels
+from raydistill.kernels.conv_relu_pool import operations as ops
+from raydistill.kernels.conv_relu_pool import triton_launch as kernels
+from raydistill.kernels.conv_relu_pool.c import c_kernels
 
 if c_kernels(torch.float64) is None:
     sys.exit("there is no C compiler")

@@ -91,7 +91,7 @@ def look_at_compiler(options: Options) -> Iterator[Finding]:
     """Check that our C kernels can be built and loaded and, beside a GPU, that torch's compiler has what it needs."""
     import torch
 
-    from raydistill.kernels.conv_relu_pool_c import c_kernels
+    from raydistill.kernels.conv_relu_pool.c import c_kernels
 
     slower = "LeNet takes two to three times as long on the CPU"
     reasons = _Reasons()

@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from raydistill.kernels import conv_relu_pool_triton as kernels
+from raydistill.kernels.conv_relu_pool import triton_kernels as kernels
 
 FEW = 2**16  # results; where there are no more, each program does little, so that there are many programs
 # What a program does, and its warps: where there are few results, and where there are many.

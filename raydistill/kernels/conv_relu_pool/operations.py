@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.conv_relu_pool_c import DTYPES, c_kernels
+from raydistill.kernels.conv_relu_pool.c import DTYPES, c_kernels
 from raydistill.kernels.native import forbidden
 
 KERNEL = 5
@@ -54,7 +54,7 @@ def _of_gpu(device: torch.device) -> Kernels | None:
         return None
 
     def tried() -> Kernels:
-        from raydistill.kernels import conv_relu_pool_gpu as kernels
+        from raydistill.kernels.conv_relu_pool import triton_launch as kernels
 
         x, w, bias = (torch.zeros(shape, device=device) for shape in ((1, 6, 6, 1), (1, 1, 5, 5), (1,)))
         z = torch.zeros(1, 1, 1, 1, device=device)

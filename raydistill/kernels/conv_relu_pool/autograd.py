@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from raydistill.kernels.conv_relu_pool_kernels import can_do, ops
+from raydistill.kernels.conv_relu_pool.operations import can_do, ops
 
 
 def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> Tensor:
