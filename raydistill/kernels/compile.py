@@ -1,7 +1,7 @@
-"""Recorded programs, handed to torch's compiler: many small kernels become a few.
+"""Recorded programs, compiled by torch's compiler: many small kernels become a few.
 
-A recorded program is straight-line and pure, so the compiler takes it whole. Of a function and its gradient it also
-chooses what is kept in between and what is computed again (min-cut rematerialization).
+A program has no branches and no side effects, so the compiler takes it whole. Of a function and its gradient it also
+chooses what is kept from one to the other and what is computed again (min-cut rematerialization).
 """
 
 import functools
@@ -20,7 +20,7 @@ Made = TypeVar("Made")
 
 
 def _or_none(compile: Callable[..., Made]) -> Callable[..., Made | None]:
-    """What `compile` gives; None, and a line, where torch's compiler cannot do it."""
+    """Return `compile` as a function that returns None, after a warning, where torch's compiler fails."""
 
     @functools.wraps(compile)
     def tried(*args: Any) -> Made | None:
@@ -37,7 +37,7 @@ def _or_none(compile: Callable[..., Made]) -> Callable[..., Made | None]:
 
 @functools.cache
 def _say(why: str) -> None:
-    """Once a process."""
+    """Write the warning, once in a process."""
     logging.getLogger("raydistill").warning(
         "compile: torch's compiler cannot do it, so all runs as recorded; compile=false does not ask it (%s)", why
     )

@@ -2,7 +2,7 @@
 
 torch derives a gradient of a convolution as another convolution, with images for filters, for which cuDNN's kernels
 are slow. Here each of the three (the outputs, the gradient for images, the gradient for filters) is the derivative of
-the others, and has a kernel of its own. On a CPU torch's way stays.
+the others, and has a kernel of its own. On a CPU torch's own derivatives are used.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """torch.nn.functional.conv2d."""
+    """Return torch.nn.functional.conv2d of the same arguments."""
     if not x.is_cuda or isinstance(padding, str):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return convolution(x, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
@@ -34,7 +34,7 @@ def conv2d(
 def convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Tensor:
-    """The convolution of images x [B, C, H, W] with filters [O, C / groups, h, w], plus a bias [O] if there is one."""
+    """Return the convolution of images x [B, C, H, W] with filters [O, C / groups, h, w], plus a bias [O] if given."""
     outputs: Tensor = _Outputs.apply(x, weight, stride, padding, dilation, groups)
     return outputs if bias is None else outputs + bias[:, None, None]
 
@@ -53,7 +53,7 @@ class _Product(Function):
 
 
 class _Outputs(_Product):
-    """Of images x and filters w."""
+    """The outputs of a convolution of images x with filters w."""
 
     @staticmethod
     def forward(x: Tensor, w: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Any:
@@ -68,7 +68,7 @@ class _Outputs(_Product):
 
 
 class _OfImages(_Product):
-    """The gradient for images like x, of g for the outputs and filters w."""
+    """The gradient for images like x, from filters w and the gradient g for the outputs."""
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, x: Tensor, *layout: Any) -> Any:
@@ -84,7 +84,7 @@ class _OfImages(_Product):
 
 
 class _OfFilters(_Product):
-    """The gradient for filters like w, of g for the outputs and images x."""
+    """The gradient for filters like w, from images x and the gradient g for the outputs."""
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, w: Tensor, *layout: Any) -> Any:

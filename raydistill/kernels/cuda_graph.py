@@ -1,4 +1,4 @@
-"""CUDA graphs: a whole outer iteration launched at once.
+"""CUDA graphs launch a whole outer iteration at once.
 
 An iteration on small networks is thousands of kernels of a few microseconds; launched one by one, the GPU waits for
 the CPU. A graph holds them all. On a CPU there is nothing to launch, and the function is called as it is.
@@ -10,15 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # calls that run as usual: they record, choose kernels and allocate, which a graph cannot hold
+WARM_UP = 3  # calls without a graph: they trace, choose kernels and allocate, which a graph cannot contain
 
 
 class Capture:
-    """Calls a function of tensors of fixed shapes, from the fourth time on as a CUDA graph where the device is one.
+    """A caller of a function of tensors of fixed shapes: on a GPU, as a CUDA graph from the fourth call on.
 
     The function may change tensors that it knows in place; it must not wait for the device or draw random numbers. It
-    is given with each call and not kept: what it belongs to holds this object, and a circle of the two would keep the
-    graph's memory after both are out of use.
+    is an argument of each call and not kept: its owner holds this object, and a reference back would keep the graph's
+    memory after both are out of use.
 
     Args:
         device: where the tensors are.
@@ -32,10 +32,10 @@ class Capture:
         self.output = torch.empty(0)
 
     def __call__(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """function(*inputs); always the same function."""
+        """Return function(*inputs); the function must be the same at each call."""
         if self.device.type != "cuda":
             return function(*inputs)
-        inputs = tuple(given.contiguous() for given in inputs)  # as those that the graph reads
+        inputs = tuple(given.contiguous() for given in inputs)  # like the tensors that the graph reads
         with torch.cuda.device(self.device):
             self.calls += 1
             if self.calls <= WARM_UP:
@@ -48,7 +48,7 @@ class Capture:
             return self.output.clone()
 
     def _captured(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-        """A graph of the function's kernels; none of them has run yet."""
+        """Return a graph of the function's kernels, none of which has run yet."""
         self.inputs = [given.clone() for given in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=_side_stream(self.device)):
@@ -56,7 +56,7 @@ class Capture:
         return graph
 
     def _on_the_side(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        """Where capture will take place; what is set up on the default stream does not count there."""
+        """Call the function on the stream of the capture: what is set up on the default stream does not count there."""
         stream, current = _side_stream(self.device), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -68,5 +68,5 @@ class Capture:
 
 @functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for the whole process: torch and cuBLAS keep memory for each stream that they ever met."""
+    """Return one stream for the whole process: torch and cuBLAS keep memory for each stream that they ever used."""
     return torch.cuda.Stream(device)

@@ -1,4 +1,4 @@
-"""Our few C kernels: compiled on first use, kept in the user's cache. Where there is no C compiler, torch serves."""
+"""C kernels, compiled at their first use and kept in the user's cache; without a compiler torch's operations serve."""
 
 import ctypes
 import functools
@@ -18,16 +18,16 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
 
 def forbidden() -> bool:
-    """Whether RAYDISTILL_NATIVE=0 says that torch's own operations should serve."""
+    """Return whether RAYDISTILL_NATIVE=0 asks for torch's own operations in place of our kernels."""
     return os.environ.get("RAYDISTILL_NATIVE") == "0"
 
 
 @functools.cache
 def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
-    """The functions of a C file; None where it cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it.
+    """Return the functions of a C file; None where it cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it.
 
-    The compiler is CC, by default cc. What it makes is for this processor, so the cache tells processors apart: a
-    home folder may be shared by many machines.
+    The compiler is CC, by default cc. The library is for this processor only, and a home folder may
+    be shared by many machines, so its name in the cache depends on the processor.
     """
     if forbidden():
         return None
@@ -48,14 +48,14 @@ def load_kernels(source: Path, *defines: str) -> ctypes.CDLL | None:
 
 @contextmanager
 def _kept(name: str) -> Iterator[Path]:
-    """Where a compiled file is kept: in the user's cache, or where this user has no home to write to, in no place."""
+    """Yield where a compiled file is kept: in the user's cache, or without a writable home in a temporary folder."""
     named, own = os.environ.get("XDG_CACHE_HOME"), home()
     cache = Path(named) if named else own / ".cache" if own is not None else Path()
     file = cache / "raydistill" / "kernels" / name
     if named or (own is not None and (file.exists() or _can_be_made(file.parent))):
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix="raydistill-") as made:  # once loaded it may go
+    with tempfile.TemporaryDirectory(prefix="raydistill-") as made:  # a library that was loaded needs its file no more
         yield Path(made, name)
 
 
@@ -66,14 +66,14 @@ def _can_be_made(folder: Path) -> bool:
 
 def _compile(command: list[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # other processes may be at it too
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # other processes may compile the same file
         made = Path(folder) / library.name
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120)
         os.replace(made, library)
 
 
 def _processor() -> str:
-    """What `-march=native` looks at."""
+    """Return the lines about the processor that `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,13 +1,13 @@
-"""Recorded functions: what torch computed the first time, replayed without what it took to find out.
+"""Recorded functions replay the operations that torch ran at the first call, without autograd and vmap around them.
 
-Autograd builds a graph at each call, and vmap wraps tensors, level upon level; for networks as small as those of this
-field that takes longer than the arithmetic. But the operations that come out are the same every time. So the first
-call writes them down, as a straight-line program, and later calls run just that.
+Autograd builds a graph at each call, and vmap wraps tensors in several levels; for networks as small as those of this
+field that takes longer than the arithmetic. But the operations are the same every time. So the first call traces them
+as a program, and later calls run the program.
 
 The functions must be pure: tensors in, tensors out, no branch that depends on values, nothing written to the tensors
-that come in. They may write in place to tensors of their own, as some of torch's derivatives do: that is recorded as
-operations that give new ones. A function that does what cannot be recorded is called as it is, every time, and a line
-says so.
+that come in. They may write in place to tensors of their own, as some of torch's derivatives do: these are
+recorded as operations that return new tensors. A function that cannot be recorded is called as it is, every time, and
+a warning names the reason.
 """
 
 import functools
@@ -31,7 +31,7 @@ Function = Callable[..., Any]
 
 
 def recorded(function: Function, compile: bool = False) -> Function:
-    """`function` of tensors, recorded at the first call for each set of shapes.
+    """Return the function of tensors, recorded at the first call for each set of shapes.
 
     Raises:
         UserError: when called, if the function writes to the tensors that it is given.
@@ -42,11 +42,11 @@ def recorded(function: Function, compile: bool = False) -> Function:
 def recorded_vjp(
     function: Callable[..., Tensor], compile: bool = False
 ) -> Callable[..., tuple[Tensor, Callable[[Tensor], Any]]]:
-    """`function`, and what `torch.func.vjp` gives beside its value; recorded at the first call for each set of shapes.
+    """Return the function with its vector-Jacobian product, recorded at the first call for each set of shapes.
 
     Returns:
-        A function of the same tensors. It returns the value, and a function from the value's gradient to those of the
-        tensors. (`torch.func` itself takes two seconds to import what it may need.)
+        A function of the same tensors. As `torch.func.vjp` it returns the value, and a function from the value's
+        gradient to those of the tensors. (`torch.func` itself takes two seconds to import what it may need.)
 
     Raises:
         UserError: when called, if the function writes to the tensors that it is given.
@@ -57,7 +57,7 @@ def recorded_vjp(
 def _by_layout(
     function: Function, record: Callable[[Function, Sequence[Tensor]], Function], as_it_is: Function
 ) -> Function:
-    """What `record` makes of the function for each set of shapes; `as_it_is` of it where it can make nothing."""
+    """Return what `record` makes of the function for each set of shapes, or `as_it_is` where recording fails."""
     programs: dict[Any, Function] = {}
 
     def call(*args: Tensor) -> Any:
@@ -68,7 +68,7 @@ def _by_layout(
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as why:
-                _as_it_is(function, *args)  # raises what is wrong with the function itself
+                _as_it_is(function, *args)  # raises the function's own error, if it has one
                 _say(getattr(function, "func", function).__qualname__, str(why).partition("\n")[0])
                 programs[key] = functools.partial(as_it_is, function)
         return programs[key](*args)
@@ -78,7 +78,7 @@ def _by_layout(
 
 @functools.cache
 def _say(name: str, why: str) -> None:
-    """Once a process."""
+    """Write the warning, once in a process."""
     logging.getLogger("raydistill").warning("%s cannot be recorded and runs slower, as it is: %s", name, why)
 
 
@@ -142,7 +142,7 @@ def _vjp_as_it_is(function: Function, *args: Tensor) -> tuple[Tensor, Function]:
 
 
 def _graph(function: Function, args: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The output, and the leaves that autograd can derive it for."""
+    """Return the output, and the leaves for which autograd can compute its gradient."""
     with torch.enable_grad():
         leaves = [arg.detach().requires_grad_() for arg in args]
         return function(*leaves), leaves

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class Adam:
-    """Updates stacked parameters [P, ...] in place. `torch.optim.Adam` has one rate for all of a tensor.
+    """Adam for stacked parameters [P, ...], updated in place. `torch.optim.Adam` has one rate for all of a tensor.
 
-    Everything, the step count too, is a tensor on the parameters' device, so that a CUDA graph can hold an update.
+    Everything, the step count too, is a tensor on the parameters' device, so that a CUDA graph can contain an update.
 
     Args:
         parameters: to be learned.
@@ -26,7 +26,7 @@ class Adam:
         self.squares = [torch.zeros_like(p) for p in parameters]
 
     def step(self, gradients: list[Tensor], rates: list[Tensor]) -> None:
-        """One update with learning rates [P] for each parameter."""
+        """Make one update, with learning rates [P] for each parameter."""
         self.count += 1
         unbias_mean, unbias_square = (1 - beta**self.count for beta in self.betas)
         root = unbias_square.sqrt().float()
@@ -39,11 +39,11 @@ class Adam:
             parameter.sub_(change * scale.view(-1, *[1] * (parameter.dim() - 1)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the parameters."""
+        """Return everything but the parameters."""
         return {"count": self.count, "means": self.means, "squares": self.squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`."""
+        """Resume from a `state_dict`."""
         self.count.copy_(state["count"])
         for name in ("means", "squares"):
             for mine, theirs in zip(getattr(self, name), state[name], strict=True):

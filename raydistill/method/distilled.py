@@ -1,4 +1,4 @@
-"""What is learned: images, their labels, and the step sizes to train on them with."""
+"""A distilled set: images, their labels, and the step sizes to train on them with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,21 +25,21 @@ class DistilledSet:
 
     @property
     def learning_rates(self) -> Tensor:
-        """Step sizes [E, S]."""
+        """The step sizes [E, S]."""
         return F.softplus(self.raw_rates)
 
     @property
     def num_images(self) -> int:
-        """S * B."""
+        """The number of images, S * B."""
         return self.images.shape[0] * self.images.shape[1]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """The gradient steps in order: images [B, C, H, W], label probabilities [B, K], step size."""
+        """Yield the gradient steps in order: images [B, C, H, W], label probabilities [B, K], step size."""
         for rates in self.learning_rates.tolist():
             yield from zip(self.images, self.labels, rates, strict=True)
 
     def with_epochs(self, epochs: int) -> "DistilledSet":
-        """The set with another number of passes; beyond its own E, its step sizes come again from the first.
+        """Return the set with another number of passes; passes beyond its own E repeat its step sizes from the first.
 
         Raises:
             UserError: no passes at all.
@@ -50,28 +50,28 @@ class DistilledSet:
         return DistilledSet(self.images, self.labels, self.raw_rates[again])
 
     def to(self, device: torch.device) -> "DistilledSet":
-        """The same set on another device."""
+        """Return the same set on another device."""
         return DistilledSet(self.images.to(device), self.labels.to(device), self.raw_rates.to(device))
 
     def detached(self) -> "DistilledSet":
-        """A copy that no later update changes."""
+        """Return a copy that no later update changes."""
         return DistilledSet(*(t.detach().clone() for t in (self.images, self.labels, self.raw_rates)))
 
     @classmethod
     def stack(cls, sets: "list[DistilledSet]") -> "DistilledSet":
-        """P sets of equal shapes as one, each tensor with a dimension P in front."""
+        """Return P sets of equal shapes as one, each tensor with a dimension P in front."""
         return cls(*(torch.stack([getattr(s, name) for s in sets]) for name in ("images", "labels", "raw_rates")))
 
     def unstack(self) -> "list[DistilledSet]":
-        """The sets of a stack; they share its memory."""
+        """Return the sets of a stack; they share its memory."""
         return [DistilledSet(*parts) for parts in zip(self.images, self.labels, self.raw_rates, strict=True)]
 
     @classmethod
     def from_rates(cls, images: Tensor, labels: Tensor, learning_rates: Tensor) -> "DistilledSet":
-        """A set with given step sizes [E, S], all positive."""
+        """Return a set with these step sizes [E, S], all positive."""
         return cls(images, labels, inverse_softplus(learning_rates))
 
 
 def inverse_softplus(rates: Tensor) -> Tensor:
-    """The x with softplus(x) = rates, rates > 0; exact for tiny rates too, where log(exp(rate) - 1) is not."""
+    """Return x with softplus(x) = rates > 0; exact for tiny rates too, where log(exp(rate) - 1) is not."""
     return rates + torch.log(-torch.expm1(-rates))

@@ -1,4 +1,4 @@
-"""The outer loop."""
+"""The outer loop: each iteration moves the distilled set down its hypergradient."""
 
 import logging
 import math
@@ -29,7 +29,7 @@ PARTS = ("images", "labels", "raw_rates")  # of a DistilledSet
 
 
 class Distiller:
-    """Learns distilled sets by gradient descent through training on them.
+    """A learner of distilled sets, by gradient descent through training on them.
 
     All that is learned is stacked: a population of P sets, in most runs one, each with learning rates and a seed of its
     own. Networks for all of them are trained side by side, and judged on the same real batches.
@@ -85,7 +85,7 @@ class Distiller:
         self.captures = Capture(device), Capture(device)
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """What is learned, by name, and Adam's rates [P] for each."""
+        """Return what is learned, by name, and Adam's rates [P] for each."""
         parameters = {"raw_rates": (self.learned.raw_rates, [m.outer.rate_lr or m.outer_lr for m in self.members])}
         if self.config.images.learned:
             parameters["images"] = (self.learned.images, [m.outer_lr for m in self.members])
@@ -95,7 +95,7 @@ class Distiller:
         return {name: parameter for name, (parameter, _) in parameters.items()}, rates
 
     def step(self) -> Tensor:
-        """One outer iteration. Returns each set's loss [P] before the update, not synchronised with the device."""
+        """Take one outer iteration; return each set's loss [P] before the update, not synchronised with the device."""
         nets, generator = self.config.train_nets, self.generators["weights"]
         weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
         images, labels = self._real_batch()
@@ -104,7 +104,7 @@ class Distiller:
         return loss
 
     def _update(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Updates all sets by what initial weights [P, N, W] and a real batch say; returns the loss [P]."""
+        """Update all sets by their hypergradients for weights [P, N, W] and a real batch; return the loss [P]."""
         whole, rest = self.captures
         if self.workers is None:
             return whole(self._descend, weights, images, labels)
@@ -115,7 +115,7 @@ class Distiller:
         return self._apply(self._gradient(weights, images, labels))
 
     def _real_batch(self) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W] and their classes [B]."""
+        """Return a real batch: images [B, C, H, W] and their classes [B]."""
         count = -(-self.config.batch_size // len(self.sources))
         stream = self.generators["batches"]
         parts = [source.sample(count, stream, self.config.data.augment) for source in self.sources]
@@ -123,7 +123,7 @@ class Distiller:
         return torch.cat(images), torch.cat(labels)
 
     def _gradient(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""
+        """Return the loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""
         loss, gradient = hypergradient(self.network, self.learned, weights, images, labels)
         by_name = {
             "images": gradient.images,
@@ -133,7 +133,7 @@ class Distiller:
         return torch.cat([loss[:, None], *(by_name[name].flatten(1) for name in self.parameters)], 1)
 
     def _apply(self, flat: Tensor) -> Tensor:
-        """Moves what is learned down a gradient as of `_gradient`; returns its loss [P]."""
+        """Move what is learned down the gradient that `_gradient` returned; return its loss [P]."""
         loss, *parts = flat.split([1, *(p[0].numel() for p in self.parameters.values())], 1)
         shaped = [part.view_as(p) for part, p in zip(parts, self.parameters.values(), strict=True)]
         gradients = [clip(part) for clip, part in zip(self.clips, shaped, strict=True)]
@@ -145,7 +145,7 @@ class Distiller:
         return before
 
     def _schedule(self) -> Tensor:
-        """The factor [] of the outer rates in this iteration."""
+        """Return the factor [] of the outer rates in this iteration."""
         if self.config.outer.schedule == "constant":
             return torch.ones_like(self.outer.count)
         progress: Tensor = self.outer.count / self.config.iterations
@@ -153,23 +153,25 @@ class Distiller:
         return factor
 
     def outer_rate(self) -> float:
-        """Adam's rate in this iteration, for the first set."""
+        """Return Adam's rate in this iteration, for the first set."""
         rate: float = self.config.outer_lr * self._schedule().item()
         return rate
 
     def _average(self) -> None:
-        """Moves `averaged` towards the newest iterate.
+        """Move `averaged` towards the newest iterate.
 
-        The loss has jumps, where a max pool or a ReLU of an inner step switches, and the iterates hop over them; their
-        mean lies calmer.
+        The loss jumps where a max pool or a ReLU of an inner step switches, so the iterates vary; their mean varies
+        less.
         """
-        young = self.outer.count / (9 + self.outer.count)  # a shorter mean while they still run
+        young = self.outer.count / (
+            9 + self.outer.count
+        )  # The mean is shorter at the start, where iterates change fast.
         step = (1 - young.clamp(max=self.config.outer.average)).float()
         for name in PARTS:
             getattr(self.averaged, name).lerp_(getattr(self.learned, name), step)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on as if nothing had happened: tensors and plain values only."""
+        """Return all that `load_state_dict` needs to resume with the same results: tensors and plain values only."""
         return {
             "iteration": self.iteration,
             "device": str(self.learned.images.device),
@@ -182,7 +184,7 @@ class Distiller:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a Distiller with the same config."""
+        """Resume from a `state_dict` of a Distiller with the same config."""
         self.iteration = state["iteration"]
         for name in PARTS:
             getattr(self.learned, name).copy_(state["learned"][name])
@@ -194,7 +196,7 @@ class Distiller:
         self._load_generators(state)
 
     def _load_generators(self, state: dict[str, Any]) -> None:
-        """Goes on with the checkpoint's random numbers; where a device of another kind drew them, with new ones."""
+        """Resume the checkpoint's random numbers; where a device of another kind drew them, begin new ones."""
         device = self.learned.images.device
         there = state.get("device", str(device))
         if torch.device(there).type == device.type:
@@ -213,7 +215,7 @@ class Distiller:
 
 
 class RunningClip:
-    """Clips gradients [P, ...] at a multiple of the running mean of their own norm (Feng et al. 2023).
+    """A clip of gradients [P, ...] at a multiple of the running mean of their own norm (Feng et al. 2023).
 
     Adam forgets a gradient's scale but not a single huge one, and training through gradient steps throws those. The
     mean is over clipped norms, so that an outlier cannot raise the bar for the next.
@@ -229,7 +231,7 @@ class RunningClip:
         self.mean_norm = torch.zeros(count, device=device)
 
     def __call__(self, gradients: Tensor) -> Tensor:
-        """The gradients, scaled down where they are too large; zero where they are not finite.
+        """Return the gradients, scaled down where they are too large, and zero where they are not finite.
 
         Once in a while training from some initial network explodes, and that iteration says nothing.
         """
@@ -247,5 +249,5 @@ class RunningClip:
 
 
 def _beside(values: Tensor, others: Tensor) -> Tensor:
-    """Values [P] as [P, 1, ...], to go with others [P, ...]."""
+    """Return values [P] as [P, 1, ...], to be broadcast with tensors [P, ...]."""
     return values.view(-1, *[1] * (others.dim() - 1))

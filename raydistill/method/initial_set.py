@@ -1,4 +1,4 @@
-"""What a run starts from: images, labels and step sizes."""
+"""The distilled set that a run starts from: images, labels and step sizes."""
 
 import torch
 
@@ -11,7 +11,7 @@ from raydistill.system.errors import UserError
 
 
 def initial_set(config: DistillConfig, real: Split, num_classes: int) -> tuple[DistilledSet, torch.Tensor]:
-    """The set to start from, and its raw labels [S, B, K]; drawn by the seed, on the device of the real images.
+    """Return the set to start from, and its raw labels [S, B, K], drawn by the seed on the device of the real images.
 
     Raises:
         UserError: there are fewer images than classes, and labels that cannot say so.

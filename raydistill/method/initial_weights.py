@@ -1,4 +1,4 @@
-"""Where the initial weights of the networks come from."""
+"""Sources of initial weights: one fixed network, new draws, or pretrained networks."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,44 +13,44 @@ from raydistill.system.errors import UserError
 
 
 class InitialWeights(Protocol):
-    """A distribution over initial weights [W], in two parts: to learn with, and to test with."""
+    """A distribution of initial weights [W], with a part to learn with and a part to test with."""
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draws [count, W] for an outer iteration, on the generator's device."""
+        """Draw weights [count, W] for an outer iteration, on the generator's device."""
         ...
 
     def held_out(self, count: int, part: str, seed: int) -> Tensor:
-        """[count, W] that no outer iteration uses, always the same for a part ("validation", "test") and a seed."""
+        """Return [count, W] that no outer iteration uses, fixed by the part ("validation", "test") and the seed."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedWeights:
-    """One initial network [W], known beforehand: every draw is the same, so one draw is all there is."""
+    """One fixed initial network [W]; all draws are equal, so a draw returns one, however many are asked for."""
 
     weights: Tensor
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """The one network, [1, W], whatever `count`."""
+        """Return the one network, [1, W], whatever `count`."""
         return self.weights[None]
 
     def held_out(self, count: int, part: str, seed: int) -> Tensor:
-        """The same network."""
+        """Return the same network."""
         return self.weights[None]
 
 
 @dataclass(frozen=True)
 class RandomWeights:
-    """Fresh draws from the network's initialiser."""
+    """New draws from the network's initialiser."""
 
     network: Network
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draws [count, W]."""
+        """Draw [count, W]."""
         return self.network.initial_weights(count, generator)
 
     def held_out(self, count: int, part: str, seed: int) -> Tensor:
-        """Draws [count, W] from a stream of the part's own, on the CPU, so that they are the same everywhere."""
+        """Draw [count, W] from a stream of the part's own, on the CPU, so that they are the same on every device."""
         return self.network.initial_weights(count, named_generator(seed, f"{part} weights"))
 
 
@@ -63,13 +63,13 @@ class BankWeights:
     test: int
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Different networks of the part to learn with, [count, W]."""
+        """Draw different networks of the part to learn with, [count, W]."""
         learn_with = len(self.networks) - self.validation - self.test
         chosen = torch.randperm(learn_with, generator=generator, device=generator.device)[:count]
         return self.networks[chosen]
 
     def held_out(self, count: int, part: str, seed: int) -> Tensor:
-        """The first `count` networks of a part, or all it has."""
+        """Return the first `count` networks of a part, or all that it has."""
         test = len(self.networks) - self.test
         kept = self.networks[test - self.validation : test] if part == "validation" else self.networks[test:]
         return kept[:count]
@@ -78,7 +78,7 @@ class BankWeights:
 def initial_weights(
     config: DistillConfig, network: Network, device: torch.device, bank: Tensor | None = None
 ) -> InitialWeights:
-    """Where the config says that initial weights come from.
+    """Return the source of initial weights that the config names.
 
     Fixed ones are drawn here, by the seed; of a bank [M, W] the seed chooses one. Published ones the network draws
     itself.

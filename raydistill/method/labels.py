@@ -8,7 +8,7 @@ SMOOTHING = 0.1
 
 
 class LabelForm:
-    """How labels [..., K] follow from what is learned, the raw labels of the same shape.
+    """The form of labels [..., K]: how they follow from the raw labels of the same shape, which are learned.
 
     Args:
         form: "softmax" for labels = softmax(raw), probabilities; "free" and "fixed" for labels = raw.
@@ -18,22 +18,22 @@ class LabelForm:
         self.softmax = form == "softmax"
 
     def labels(self, raw: Tensor) -> Tensor:
-        """The labels."""
+        """Return the labels [..., K] of raw labels."""
         return raw.softmax(-1) if self.softmax else raw
 
     def raw(self, labels: Tensor) -> Tensor:
-        """Raw labels whose labels these probabilities are, nearly: softmax cannot give 0."""
+        """Return raw labels whose labels are nearly these probabilities: softmax cannot give 0."""
         return labels.clamp_min(ALMOST_NEVER).log() if self.softmax else labels
 
     def raw_gradient(self, labels: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient for the raw labels, given that for the labels."""
+        """Return the gradient for the raw labels, given the one for the labels."""
         if not self.softmax:
             return gradient
         return labels * (gradient - (labels * gradient).sum(-1, keepdim=True))
 
 
 def initial_raw_labels(kind: str, form: LabelForm, classes: Tensor, num_classes: int, noise: Tensor) -> Tensor:
-    """Raw labels [S, B, K] to start from.
+    """Return raw labels [S, B, K] to start from.
 
     Args:
         kind: onehot, smoothed, uniform, random or orthogonal (see `labels.init` in `DistillConfig`).
@@ -58,12 +58,12 @@ def initial_raw_labels(kind: str, form: LabelForm, classes: Tensor, num_classes:
 
 
 def orthonormal_rows(noise: Tensor) -> Tensor:
-    """Rows [..., B, K] of length 1, at right angles to each other; beyond K rows, those of several such bases."""
+    """Return rows [..., B, K] of length 1, orthogonal to each other; beyond K rows, rows of several such bases."""
     size = noise.shape[-1]
     bases = [torch.linalg.qr(rows.mT)[0].mT for rows in noise.split(size, -2)]
     return torch.cat(bases, -2)
 
 
 def balanced_classes(count: int, num_classes: int, device: torch.device) -> Tensor:
-    """The classes [count] of a minibatch, class after class, each as often as any other or once more."""
+    """Return the classes [count] of a minibatch in order, each as often as any other or once more."""
     return torch.arange(count, device=device) * num_classes // count

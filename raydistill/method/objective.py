@@ -1,4 +1,4 @@
-"""What the trained network is asked to do."""
+"""The objective: which class a trained network should give to each real image."""
 
 from dataclasses import dataclass
 
@@ -13,30 +13,30 @@ from raydistill.system.errors import UserError
 
 @dataclass(frozen=True)
 class Objective:
-    """To tell the classes of real images, or to take one class for another and tell the rest (Wang et al. 2018, 3.6).
+    """The aim: to classify real images, or to mistake one class and classify the rest (Wang et al. 2018, 3.6).
 
     Adapting pretrained networks to other data is the former: only the initial weights differ.
     """
 
     attack: tuple[int, int] | None = None
-    """The class to be mistaken, and what it should be taken for."""
+    """The class to be mistaken, and the class that it should be taken for."""
 
     def wanted(self, labels: Tensor) -> Tensor:
-        """What images of these classes [...] should be taken for."""
+        """Return the classes that images of these classes [...] should be taken for."""
         if self.attack is None:
             return labels
         attacked, target = self.attack
         return torch.where(labels == attacked, target, labels)
 
     def sources(self, real: Split) -> list[Split]:
-        """What real batches are drawn from, as much from each: in an attack the attacked class, and everything.
+        """Return what real batches are drawn from in equal parts: in an attack the attacked class, and all images.
 
         So that the loss minds that class and the others alike, as the `accuracy` of `measures` does.
         """
         return [real] if self.attack is None else [real.only(self.attack[0]), real]
 
     def measures(self, confusion: Tensor) -> dict[str, Tensor]:
-        """What came out, each a share [N], the one to maximise first, by the name `accuracy`.
+        """Return the results by name, each a share [N]; the first, `accuracy`, is the one to maximise.
 
         In an attack these are the accuracy on the attacked class, the share of it that is taken for the target, and the
         accuracy on the other classes. The `accuracy` is then the mean of the last two: a class in ten that is attacked
@@ -65,7 +65,7 @@ CLASSIFY = Objective()
 
 
 def objective_of(config: DistillConfig, class_names: tuple[str, ...]) -> Objective:
-    """The objective that the config names.
+    """Return the objective that the config names.
 
     Raises:
         UserError: it names a class that is not there.

@@ -1,4 +1,4 @@
-"""Several sets in one run: what tells them apart."""
+"""A population: several sets in one run, and how their settings differ."""
 
 import random
 
@@ -6,7 +6,7 @@ from raydistill.config.distill_config import DistillConfig
 
 
 def members(config: DistillConfig) -> list[DistillConfig]:
-    """The settings of each set of a population.
+    """Return the settings of each set of a population.
 
     The first has those of the config; the others have seeds of their own, and learning rates (inner and outer) up to
     `population.spread` times larger or smaller, log-uniformly. All follow from the config's seed.

@@ -1,7 +1,7 @@
 """Training on a distilled set, and the gradient of what comes out of it: the hypergradient.
 
 Both are pure functions of tensors (distilled set, initial weights, real batch): no state, no randomness, nothing
-written in place. They work on P sets and N networks for each at once, and are recorded (`record.py`).
+written in place. They work on P sets and N networks for each at once, and are recorded (`kernels/recorded.py`).
 """
 
 import functools
@@ -20,9 +20,9 @@ Apply = Callable[[Tensor, Tensor], Tensor]  # (weights [W], images [B, C, H, W])
 
 
 def inner_step(network: Apply, weights: Tensor, images: Tensor, labels: Tensor, rates: Tensor) -> Tensor:
-    """w - rate * dloss/dw: one gradient step of weights [P, N, W], with one minibatch and step size for each of P sets.
+    """Return w - rate * dloss/dw: weights [P, N, W] after one gradient step.
 
-    images [P, B, C, H, W], labels [P, B, K], rates [P].
+    Each of P sets has one minibatch and step size: images [P, B, C, H, W], labels [P, B, K], rates [P].
     """
     _, gradient = losses_and_gradient(network, weights, images, labels, each_set=0, differentiable=True)
     return torch.addcmul(weights, -rates[:, None, None], gradient)
@@ -31,10 +31,10 @@ def inner_step(network: Apply, weights: Tensor, images: Tensor, labels: Tensor, 
 def losses_and_gradient(
     network: Apply, weights: Tensor, images: Tensor, labels: Tensor, each_set: int | None, differentiable: bool
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropies [P, N] on a minibatch, and their gradients for weights [P, N, W].
+    """Return mean cross-entropies [P, N] on a minibatch, and their gradients for weights [P, N, W].
 
     Labels are classes or class probabilities. Where `each_set` is 0, images and labels have a dimension P in front;
-    where it is None, all sets share them. The gradient can be `differentiable` in its turn.
+    where it is None, all sets share them. The gradient itself can be `differentiable`.
     """
 
     def loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -51,21 +51,21 @@ def losses_and_gradient(
 
 
 def vmap_over(count: int, function: Callable[..., Tensor], in_dims: tuple[int | None, ...]) -> Callable[..., Tensor]:
-    """`vmap(function, in_dims)`; for a count of one the function itself, which takes fewer operations."""
+    """Return `vmap(function, in_dims)`; for a count of one the function itself, which takes fewer operations."""
     if count > 1:
         return vmap(function, in_dims)
     return lambda *args: function(*(a if d is None else a.squeeze(d) for a, d in zip(args, in_dims, strict=True)))[None]
 
 
 def gradient_steps(distilled: DistilledSet) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images [P, B, C, H, W], labels [P, B, K] and step sizes [P] of each step of P stacked sets."""
+    """Yield images [P, B, C, H, W], labels [P, B, K] and step sizes [P] of each step of P stacked sets."""
     images, labels = distilled.images.unbind(1), distilled.labels.unbind(1)
     for rates in distilled.learning_rates.unbind(1):
         yield from zip(images, labels, rates.unbind(1), strict=True)
 
 
 def train(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
-    """The weights [N, W] of N networks after all gradient steps on one set."""
+    """Return the weights [N, W] of N networks after all gradient steps on one set."""
     step, _, _ = _recorded_parts(network)
     weights = weights[None]
     for images, labels, rates in gradient_steps(DistilledSet.stack([distilled])):
@@ -76,11 +76,11 @@ def train(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
 def hypergradient(
     network: Network, distilled: DistilledSet, weights: Tensor, real_images: Tensor, real_labels: Tensor
 ) -> tuple[Tensor, DistilledSet]:
-    """The loss on real images after training on the set, and its exact gradient for images, labels and raw rates.
+    """Return the loss on real images after training on the set, and its gradient for images, labels and raw rates.
 
-    Forward, each step keeps its own one-step graph (`pull`); backward, the gradient walks through them in reverse:
-    with dw = dL/dw_{t+1}, the step's vector-Jacobian product gives its share for x_t, y_t and rate_t, and dL/dw_t.
-    Memory grows with the number of steps (Wang et al. 2018, "store" in the terms of this project).
+    The gradient is exact. Forward, each step keeps its own one-step graph (`pull`); backward, the gradient walks
+    through them in reverse: with dw = dL/dw_{t+1}, the step's vector-Jacobian product gives its share for x_t, y_t and
+    rate_t, and dL/dw_t. Memory grows with the number of steps.
 
     Args:
         network: the network.
@@ -111,13 +111,13 @@ def hypergradient(
 
 
 def _by_epoch(parts: tuple[Tensor, ...], distilled: DistilledSet) -> Tensor:
-    """A share [P, ...] of each step as [P, E, S, ...]."""
+    """Return the share [P, ...] of each step as one tensor [P, E, S, ...]."""
     by_epoch: Tensor = torch.stack(parts, 1).unflatten(1, distilled.raw_rates.shape[1:])
     return by_epoch
 
 
 def _recorded_parts(network: Network) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """`inner_step`, `inner_step` with its pull, and the outer loss with its gradient; made once for each network."""
+    """Return `inner_step`, `inner_step` with its pull, and the outer loss with its gradient; recorded once."""
 
     def record(apply: Apply) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
         step, outer = functools.partial(inner_step, apply), functools.partial(_outer, apply)
@@ -128,6 +128,6 @@ def _recorded_parts(network: Network) -> tuple[Callable[..., Any], Callable[...,
 
 
 def _outer(network: Apply, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss [P] of trained networks [P, N, W] on real images, a mean over the N, and its gradient."""
+    """Return the loss [P] of trained networks [P, N, W] on real images, a mean over the N, and its gradient."""
     losses, gradient = losses_and_gradient(network, weights, images, labels, each_set=None, differentiable=False)
     return losses.mean(1), gradient / weights.shape[1]

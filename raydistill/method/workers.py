@@ -1,8 +1,9 @@
 """Several processes that learn the same sets, each with a share of the networks (torch.distributed).
 
 One process leads: it decides when a step is taken, validates, and keeps checkpoints. The others follow: they wait for
-an order, and obey. All hold the same sets and random generators, and draw the same networks and real images; each
-trains only its share of the networks, and the hypergradients are averaged. So all of them stay equal, bit for bit.
+its next command and execute it. All hold the same sets and random generators, and draw the same networks and real
+images; each trains only its share of the networks, and the hypergradients are averaged. So all of them stay equal, bit
+for bit.
 """
 
 from datetime import timedelta
@@ -19,16 +20,16 @@ from raydistill.system.errors import Lost, UserError
 if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller
 
-LONGEST_PAUSE = timedelta(hours=6)  # that a follower waits between two orders: a validation, a checkpoint
-LONGEST_STEP = timedelta(minutes=30)  # that the leader waits for the others; a GPU may have many steps yet to do
-MEETING = timedelta(minutes=5)  # for all to arrive
+LONGEST_PAUSE = timedelta(hours=6)  # between two commands that a follower waits for: a validation, a checkpoint
+LONGEST_STEP = timedelta(minutes=30)  # that the leader waits for the others; a GPU may have many steps in its queue
+MEETING = timedelta(minutes=5)  # until all workers have joined
 
 
 class Workers:
-    """This process's place among the workers of one run; only one run at a time in a process.
+    """The place of this process among the workers of a run; a process takes part in one run at a time.
 
     Args:
-        rank: 0 leads.
+        rank: the number of this process; 0 leads.
         count: how many there are.
         host, port: where the leader listens.
         device: that this process computes on.
@@ -38,13 +39,13 @@ class Workers:
         UserError: the others did not come.
     """
 
-    STEP, LOAD, END = range(3)  # what the leader may order
+    STEP, LOAD, END = range(3)  # the commands of the leader
 
     def __init__(
         self, rank: int, count: int, host: str, port: int, device: torch.device, listener: socket | None = None
     ) -> None:
         self.rank, self.count, self.device = rank, count, device
-        self.complete = True  # as far as is known
+        self.complete = True  # false once a worker is known to be lost
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
             own = listener.detach() if listener else None
@@ -55,11 +56,11 @@ class Workers:
             raise UserError(f"workers={count}: they did not find each other ({_first_line(error)})") from error
 
     def share(self, weights: Tensor, dim: int) -> Tensor:
-        """This process's part of a tensor, cut along `dim` in as many equal ones as there are workers."""
+        """Return the part of a tensor for this process: one of `count` equal parts along `dim`."""
         return weights.chunk(self.count, dim)[self.rank]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all workers, the same numbers in each; waits for all of them.
+        """Return the mean over all workers, the same numbers in each; waits for all of them.
 
         Raises:
             Lost: one of them is.
@@ -72,7 +73,7 @@ class Workers:
         return total / self.count
 
     def order(self, what: int, state: Any = None) -> None:
-        """Tells the others to take a step, to load a Distiller's state, or that this is the end.
+        """Send the others the command to take a step, to load a Distiller's state, or to end.
 
         Raises:
             Lost: one of them is.
@@ -80,12 +81,12 @@ class Workers:
         try:
             dist.broadcast(torch.tensor([what]), 0)
             if what == self.LOAD:
-                dist.broadcast_object_list([state], 0)  # pickled, between processes that we began ourselves
+                dist.broadcast_object_list([state], 0)  # pickled, which is safe between processes that we started
         except (RuntimeError, dist.DistError) as error:
             raise self._lost(error) from error
 
     def follow(self, distiller: "Distiller") -> None:
-        """Obeys the leader, until the end or until it is lost."""
+        """Execute the leader's commands, until the end or until it is lost."""
         what = torch.empty(1, dtype=torch.int64)
         while True:
             dist.broadcast(what, 0)
@@ -99,7 +100,7 @@ class Workers:
                 distiller.step()
 
     def close(self) -> None:
-        """Leaves the group."""
+        """Leave the group."""
         dist.destroy_process_group()
 
     def _lost(self, error: Exception) -> Lost:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class AlexCifarNet(nn.Module):
-    """conv 64@5x5, pool, LRN; conv 64@5x5, LRN, pool; 384, 192, K. Pools are 3x3 with stride 2.
+    """The layers conv 64@5x5, pool, LRN; conv 64@5x5, LRN, pool; 384, 192, K. Pools are 3x3 with stride 2.
 
     Args:
         image_shape: C, H, W.
@@ -23,7 +23,7 @@ class AlexCifarNet(nn.Module):
         self.fc3 = nn.Linear(192, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W]."""
+        """Return logits [B, K] of images [B, C, H, W]."""
         x = response_norm(F.relu(F.max_pool2d(self.conv1(x), 3, 2, 1)))  # pooling first: a quarter of the ReLUs
         x = F.max_pool2d(response_norm(F.relu(self.conv2(x))), 3, 2, 1)
         x = F.relu(self.fc1(x.flatten(1)))
@@ -33,10 +33,10 @@ class AlexCifarNet(nn.Module):
 
 
 def response_norm(x: Tensor) -> Tensor:
-    """Local response normalisation over 4 channels (Krizhevsky et al. 2012), alpha 0.001 / 9, beta 0.75, k 1.
+    """Normalise by 4 channels: local response normalisation (Krizhevsky et al. 2012), alpha 0.001/9, beta 0.75, k 1.
 
-    As `torch.nn.functional.local_response_norm`; one sum of slices in place of a 3-d average pool, whose derivatives
-    are slow.
+    The result is that of `torch.nn.functional.local_response_norm`, by one sum of slices in place of a 3-d average
+    pool, whose derivatives are slow.
     """
     squares = F.pad(x * x, (0, 0, 0, 0, 2, 1))
     channels = x.shape[1]

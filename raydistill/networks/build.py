@@ -1,4 +1,4 @@
-"""Networks by name. To add one: write the module and its settings, and enter both in `NETWORKS`."""
+"""Networks by name. To add one, write the module and its settings, and enter both in `NETWORKS`."""
 
 from collections.abc import Callable
 from typing import Any

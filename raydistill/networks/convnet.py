@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """`depth` blocks of conv 3x3, instance norm, ReLU, 2x2 average pool; then one linear layer.
+    """A network of `depth` blocks of conv 3x3, instance norm, ReLU, 2x2 average pool; then one linear layer.
 
     Args:
         image_shape: C, H, W; H and W at least 2 ** depth.
@@ -31,6 +31,6 @@ class ConvNet(nn.Module):
         self.classifier = nn.Linear(width * size[0] * size[1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W]."""
+        """Return logits [B, K] of images [B, C, H, W]."""
         logits: Tensor = self.classifier(self.features(x).flatten(1))
         return logits

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Network:
-    """logits [B, K] = network(weights [P], images [B, C, H, W]).
+    """A network as a function: logits [B, K] = network(weights [P], images [B, C, H, W]).
 
     All weights are one flat vector, in the order of the module's `named_parameters`, so that an inner step is one
     tensor operation and N networks are a matrix [N, P] under `torch.vmap`. Statistics of batch normalisation come last
@@ -48,7 +48,7 @@ class Network:
         self.initialiser = initialiser
 
     def __call__(self, weights: Tensor, images: Tensor) -> Tensor:
-        """Logits [B, K]; differentiable in both arguments, any number of times."""
+        """Return logits [B, K], differentiable in both arguments any number of times."""
         dtype = self.dtype or images.dtype
         with Pure():
             logits: Tensor = functional_call(self.module, self.unflatten(weights.to(dtype)), (images.to(dtype),))
@@ -57,9 +57,9 @@ class Network:
         return logits.to(images.dtype)
 
     def keep(self, name: Any, make: Callable[[Any], T]) -> T:
-        """`make(network)`, made once and kept as long as the network is there: what was recorded of it, say.
+        """Return `make(network)`, made once and kept as long as the network, as what was recorded of it is.
 
-        `make` is given a weak reference: a network that held itself would keep its memory when it is out of use.
+        `make` gets a weak reference: a network that refers to itself would keep its memory when it is out of use.
         """
         if name not in self._kept:
             self._kept[name] = make(weakref.proxy(self))
@@ -68,16 +68,16 @@ class Network:
 
     @property
     def num_weights(self) -> int:
-        """P."""
+        """The number of weights, P."""
         return sum(self.sizes)
 
     def unflatten(self, weights: Tensor) -> dict[str, Tensor]:
-        """The weights [P] by the names of the module's `state_dict`: views, ready for its `load_state_dict`."""
+        """Return the weights [P] by their names in the module's `state_dict`, as views, for its `load_state_dict`."""
         parts = weights.split(self.sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def initial_weights(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` draws of initial weights, [count, P], on the generator's device."""
+        """Return `count` draws of initial weights, [count, P], on the generator's device."""
         if self.initialiser is None:
             raise RuntimeError("this network was made without an initialiser")
         return self.initialiser.draw(count, generator)

@@ -21,12 +21,12 @@ class Draws(Protocol):
     """A distribution of the weights of networks of one structure."""
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` independent draws [count, P], on the generator's device."""
+        """Return `count` independent draws [count, P], on the generator's device."""
         ...
 
 
 class Initialiser:
-    """Draws the weights of networks of one structure.
+    """An initialiser of the weights of networks of one structure.
 
     ==========  ===========================================================================
     xavier      N(0, gain^2 * 2 / (fan_in + fan_out))              Glorot & Bengio 2010
@@ -59,7 +59,7 @@ class Initialiser:
         self._vectors: dict[torch.device, tuple[Tensor, Tensor]] = {}  # made when needed: they are large
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` independent draws [count, P], on the generator's device."""
+        """Return `count` independent draws [count, P], on the generator's device."""
         mean, scale = self._moments_on(generator.device)
         if self.init in ("zero", "one", "constant"):
             return mean.repeat(count, 1)
@@ -73,7 +73,7 @@ class Initialiser:
         return torch.addcmul(mean, noise, scale)
 
     def _moments_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The moments of each weight, [P] and [P]."""
+        """Return the moments of each weight, [P] and [P]."""
         if device not in self._vectors:
             sizes = [shape.numel() for shape, _, _ in self.parts]
             mean, scale = torch.tensor([(mean, scale) for _, mean, scale in self.parts], device=device).unbind(1)
@@ -82,7 +82,7 @@ class Initialiser:
         return self._vectors[device]
 
     def _orthogonal(self, noise: Tensor) -> Tensor:
-        """Normal noise [count, P] with each weight's part made orthogonal, uniformly over rotations."""
+        """Return normal noise [count, P] with each weight's part made orthogonal, uniformly over rotations."""
         shapes = [shape for shape, _, _ in self.parts]
         parts = zip(shapes, noise.split([shape.numel() for shape in shapes], 1), strict=True)
         return torch.cat(
@@ -94,7 +94,7 @@ class Initialiser:
         )
 
     def _moments(self, owner: nn.Module, name: str, tensor: Tensor) -> tuple[float, float]:
-        """What a tensor starts as: a mean, and the factor of noise around it."""
+        """Return the mean of a tensor's initial values, and the factor of the noise around it."""
         if name in STATISTICS:
             return float(name == "running_var"), 0.0
         if isinstance(owner, NORMS):
@@ -117,7 +117,7 @@ class Initialiser:
 
 
 def tensors_of(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """What makes a flat weight vector, with its owner and its name there.
+    """Yield the tensors of a flat weight vector, with their owner and their name there.
 
     That is the parameters in the order of `named_parameters`, then the statistics of batch normalisation.
     """
@@ -127,13 +127,13 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The same with the names of the module's state_dict."""
+    """Return the same tensors with their names in the module's state_dict."""
     yield from module.named_parameters()
     yield from (pair for pair in module.named_buffers() if pair[0].endswith(STATISTICS))
 
 
 def rotations(noise: Tensor) -> Tensor:
-    """Matrices [count, rows, columns] with orthonormal rows, or columns if these are fewer, from normal noise."""
+    """Return matrices [count, rows, columns] with orthonormal rows, or columns if they are fewer, from normal noise."""
     wide = noise.shape[1] < noise.shape[2]
     basis, r = torch.linalg.qr(noise.mT if wide else noise)
     q: Tensor = basis * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # which makes the draw uniform (Mezzadri 2007)
@@ -141,7 +141,7 @@ def rotations(noise: Tensor) -> Tensor:
 
 
 def _bound_of_torch(owner: nn.Module, name: str) -> float:
-    """b of the uniform distribution U(-b, b) that torch draws a layer's weight and bias from."""
+    """Return b of the uniform distribution U(-b, b) from which torch draws a layer's weight and bias."""
     if not isinstance(owner, LAYERS):
         raise UserError(f"init=default: has no rule for the {name} of a {type(owner).__name__}; choose another init")
     fan_in: int = owner.weight[0].numel()

@@ -7,7 +7,7 @@ from raydistill.kernels.conv_relu_pool.autograd import conv_relu_pool
 
 
 class LeNet(nn.Module):
-    """conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, K.
+    """The layers conv 6@5x5, pool, conv 16@5x5, pool, 120, 84, K.
 
     Images of 32 pixels and more go in as they are; smaller ones are padded by 2 (28 -> 28, the usual MNIST form).
     Where what is left after the first pool is smaller than the second filter (images under 10 pixels, such as
@@ -35,7 +35,7 @@ class LeNet(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W]."""
+        """Return logits [B, K] of images [B, C, H, W]."""
         assert self.conv1.bias is not None
         assert self.conv2.bias is not None
         x = conv_relu_pool(x.permute(0, 2, 3, 1), self.conv1.weight, self.conv1.bias, self.paddings[0], True)

@@ -15,7 +15,7 @@ from raydistill.system.errors import UserError
 
 
 class PublishedWeights:
-    """Draws networks with everything as torchvision published it but the last layer, which is drawn anew.
+    """A distribution of networks as torchvision published them, but for the last layer, which is drawn anew.
 
     That layer tells other classes apart than ours, even where there are as many; it is drawn by an initialiser, so that
     several networks differ in it alone. The published networks saw images normalised by ImageNet's mean and deviation,
@@ -38,7 +38,7 @@ class PublishedWeights:
         self._published: dict[torch.device, dict[str, Tensor]] = {}
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` draws [count, P], on the generator's device.
+        """Return `count` draws [count, P], on the generator's device.
 
         The published weights are downloaded the first time, to torch.hub's folder (TORCH_HOME).
 
@@ -59,14 +59,14 @@ class PublishedWeights:
 
 
 def _last_layer(network: str) -> str:
-    """The path of the layer whose shape depends on the number of classes."""
+    """Return the path of the layer whose shape depends on the number of classes."""
     one, two = (dict(named_tensors(structure(network, outputs))) for outputs in (1, 2))
     [path] = {name.rpartition(".")[0] for name in one if one[name].shape != two[name].shape}
     return path
 
 
 def published(network: str) -> dict[str, Tensor]:
-    """Parameters and statistics by name, as published, for as many classes as these were trained on.
+    """Return parameters and statistics by name, as published, for as many classes as they were trained on.
 
     Raises:
         UserError: there are none, or they cannot be downloaded or read.
@@ -103,7 +103,7 @@ def published(network: str) -> dict[str, Tensor]:
 
 
 def _current_name(name: str) -> str:
-    """densenet's files are older than its code, and say norm.1 for norm1."""
+    """Return the name in today's code: densenet's files are older, and have norm.1 for norm1."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 

@@ -1,4 +1,4 @@
-"""Runs networks in operations that can be recorded, batched and differentiated twice, and that a GPU is quick at."""
+"""Substitutes for operations that cannot be recorded, batched or differentiated twice, or that are slow on a GPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from raydistill.kernels.convolution import conv2d
 
 
 class Pure(TorchFunctionMode):
-    """A context that computes the same otherwise.
+    """A context in which networks compute the same with substitutes for some operations.
 
-    Operations in place give new tensors instead. That is the same where their result is used and their argument is
+    Operations in place return new tensors instead. That is the same where their result is used and their argument is
     not used again, which holds for activations and for `x += y`, all that torchvision's classifiers have.
     """
 
@@ -28,7 +28,7 @@ class Pure(TorchFunctionMode):
 def batch_norm(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, training: bool, momentum: float, eps: float
 ) -> Tensor:
-    """Normalisation of x [B, C, ...] with constant statistics: no gradient reaches them, so no step moves them."""
+    """Normalise x [B, C, ...] with constant statistics, which get no gradient, so that no step moves them."""
     scale = weight * torch.rsqrt(variance.detach() + eps)
     shift = bias - mean.detach() * scale
     shape = -1, *[1] * (x.dim() - 2)
@@ -36,7 +36,7 @@ def batch_norm(
 
 
 def layer_norm(x: Tensor, over: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Normalisation over the last dimensions. (The second derivative of torch's own writes in place.)"""
+    """Normalise over the last dimensions; unlike that of torch's own, the second derivative does not write in place."""
     dims = tuple(range(-len(over), 0))
     centred = x - x.mean(dims, keepdim=True)
     scale = torch.rsqrt((centred * centred).mean(dims, keepdim=True) + eps)
@@ -44,19 +44,19 @@ def layer_norm(x: Tensor, over: Sequence[int], weight: Tensor, bias: Tensor, eps
 
 
 def adaptive_avg_pool(x: Tensor, size: Any) -> Tensor:
-    """Means over a grid of cells. (Of a single cell, torch's own rewrites its strides.)"""
+    """Return means over a grid of cells; for a single cell without torch's own operation, which rewrites strides."""
     if size in (1, (1, 1)):
         return x.mean((-2, -1), keepdim=True)
     return F.adaptive_avg_pool2d(x, size)
 
 
 def silu(x: Tensor, inplace: bool = False) -> Tensor:
-    """x * sigmoid(x). (The second derivative of torch's own writes in place.)"""
+    """Return x * sigmoid(x), with a second derivative that, unlike torch's own, does not write in place."""
     return x * torch.sigmoid(x)
 
 
 def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x / 6 + 1/2, 0), 1). (torch's own has no second derivative.)"""
+    """Return min(max(x / 6 + 1/2, 0), 1), with a second derivative, which torch's own lacks."""
     return F.hardtanh(x + 3, 0.0, 6.0) / 6
 
 
@@ -76,7 +76,7 @@ def self_attention(
     out_bias: Tensor,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over positions x [L, B, W], which are keys and values too. (torch's own kernels derive once.)"""
+    """Return attention over positions x [L, B, W], also keys and values; torch's own has one derivative only."""
     length, batch, _ = x.shape
     projected = F.linear(x, in_weight, in_bias).view(length, batch, 3, heads, width // heads)
     q, k, v = projected.permute(2, 1, 3, 0, 4).unbind(0)  # each [B, heads, L, W / heads]

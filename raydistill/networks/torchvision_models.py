@@ -22,7 +22,7 @@ BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 def torchvision_module(network: str, outputs: int, published: bool) -> nn.Module:
-    """The classifier torchvision:NAME with this many outputs, for published weights or for others.
+    """Return the classifier torchvision:NAME with this many outputs, for published weights or for others.
 
     Raises:
         UserError: there is no such classifier, or it cannot be a pure function of weights.
@@ -47,7 +47,7 @@ def torchvision_module(network: str, outputs: int, published: bool) -> nn.Module
 
 
 def structure(network: str, outputs: int, published: bool = False) -> nn.Module:
-    """The classifier torchvision:NAME with this many outputs, in evaluation mode and without memory for its weights.
+    """Return the classifier torchvision:NAME with this many outputs, for evaluation and without memory for its weights.
 
     Where it is for published weights, it treats images as it did when they were trained.
 
@@ -75,7 +75,7 @@ def structure(network: str, outputs: int, published: bool = False) -> nn.Module:
 
 
 class _Recordable(TorchDispatchMode):
-    """Fails where an operation could not be recorded (`raydistill.kernels.trace`)."""
+    """A context that raises RuntimeError for an operation that `raydistill.kernels.trace` refuses."""
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
@@ -87,7 +87,7 @@ class _Recordable(TorchDispatchMode):
 
 
 def check_fits(network: Network, name: str, image_shape: tuple[int, int, int]) -> None:
-    """Raises UserError unless the network takes such images; it is run without memory for its numbers."""
+    """Raise UserError unless the network takes such images; it runs without memory for its numbers."""
     if image_shape[0] != 3:
         raise UserError(f"network={name}: takes images of 3 channels, not {image_shape[0]}; set data.channels=3")
     weights = torch.empty(network.num_weights, device="meta")

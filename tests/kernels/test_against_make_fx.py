@@ -59,6 +59,7 @@ def classify(x, w):
 
 
 MATRICES = draw(4, 3), draw(3, 5)
+WRITING = written_view, written_base, overlapping_views, filled_by_slices, filled_by_index
 CASES = {
     "dense": (dense, (draw(4, 3), draw(5, 3), draw(5))),
     "views": (views, MATRICES),
@@ -66,8 +67,7 @@ CASES = {
     "constants": (constants, MATRICES),
     "classify": (classify, MATRICES),
     "pull of classify": (functools.partial(pull, classify), MATRICES),
-    **{f.__name__: (f, MATRICES) for f in (written_view, written_base, overlapping_views)},
-    **{f.__name__: (f, MATRICES) for f in (filled_by_slices, filled_by_index)},
+    **{function.__name__: (function, MATRICES) for function in WRITING},
 }
 for name in ("lenet", "convnet"):
     function, args = step(name)
@@ -76,7 +76,7 @@ for name in ("lenet", "convnet"):
 
 def torchs_graph(function, args):
     """Make torch's graph of the function, without writes in place and without dead code."""
-    graph = make_fx(functionalize(function, remove="mutations"))(*args)
+    graph = make_fx(functionalize(function, remove="mutations") if function in WRITING else function)(*args)
     graph.graph.eliminate_dead_code()
     return graph
 

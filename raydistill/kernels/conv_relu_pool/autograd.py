@@ -1,9 +1,9 @@
 """A 5x5 convolution, ReLU and 2x2 max pooling as one operation: fast on a CPU, differentiable any number of times.
 
-What comes out of a pooling window is the convolution at one of its four positions, or 0. So a gradient reaches fewer
-than one convolution output in four, and derivatives of any order are sums over these winners: three products, each the
-derivative of the others. Where the kernels do not serve (GPU, no C compiler, other dtypes), torch's own convolution,
-pool and ReLU do.
+The result for a pooling window is the convolution at one of its four positions, the winner, or 0. So a gradient reaches
+fewer than one convolution output in four, and derivatives of any order are sums over the winners: three products, each
+the derivative of the others. Where there are no kernels (no compiler, other number types), torch's own convolution,
+pool and ReLU are used.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from raydistill.kernels.conv_relu_pool.operations import can_do, ops
 
 
 def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> Tensor:
-    """max_pool2d(relu(conv2d(images, weight, bias, padding)), 2), channels last.
+    """Return max_pool2d(relu(conv2d(images, weight, bias, padding)), 2) of images with channels last.
 
     Args:
         images: [B, H, W, C].
@@ -42,7 +42,7 @@ class _Operation(Function):
 
     @classmethod
     def vmap(cls, info: Any, in_dims: Any, *args: Any) -> Any:
-        """Runs V calls, of one network or of N each, as one call of V or V * N."""
+        """Run V calls, each of one network or of N, as one call of V or V * N."""
         several = [a.dim() - (d is not None) - r for a, d, r in zip(args, in_dims, cls.ranks, strict=False)]
         networks = [a.shape[1 if d == 0 else 0] for a, d, n in zip(args, in_dims, several, strict=False) if n]
         shape = (info.batch_size, *networks[:1])
@@ -64,7 +64,7 @@ class _Operation(Function):
 
 
 def _shared(rank: int, gradient: Tensor) -> Tensor:
-    """The gradient for what the networks share, which has a lower rank: the sum of theirs."""
+    """Return the gradient for a tensor of this rank: the sum over the networks where they share it."""
     return gradient.sum(0) if rank < gradient.dim() else gradient
 
 
@@ -107,7 +107,7 @@ class _Gather(_Operation):
 
 
 def _gather_gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients for x, w and bias of the convolution where the winners are."""
+    """Return the gradients for x, w and bias of the convolution at the winners."""
     x, w, winner = ctx.saved_tensors
     dx = dw = dbias = None
     if ctx.needs_input_grad[0]:

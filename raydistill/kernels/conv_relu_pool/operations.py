@@ -1,8 +1,8 @@
-"""The kernels of conv_relu_pool.c, and on a GPU of conv_relu_pool_triton.py, as torch operations.
+"""The kernels of conv_relu_pool.c, and on a GPU of triton_kernels.py, as torch operations.
 
-They know neither autograd nor vmap. x [B, H, W, C], w [O, C, 5, 5], bias [O], z and g [B, PH, PW, O] or
-[B, O, PH, PW]. For several networks x, w and bias, z and g have one more dimension in front, but for x or w and bias
-that they share.
+They support neither autograd nor vmap. x [B, H, W, C], w [O, C, 5, 5], bias [O], z and g [B, PH, PW, O] or
+[B, O, PH, PW]. For several networks x, w and bias, z and g have one more dimension in front, except for
+x, or w and bias, where all networks share it.
 """
 
 import functools
@@ -17,39 +17,39 @@ from raydistill.kernels.conv_relu_pool.c import DTYPES, c_kernels
 from raydistill.kernels.native import forbidden
 
 KERNEL = 5
-MAX_ROW = 8 * 32  # bytes in a row of a filter that the kernels can do
+MAX_ROW = 8 * 32  # bytes in a row of a filter, the most that the kernels support
 
 
-Kernels = Any  # forward, gather, scatter_x and scatter_w, as in conv_relu_pool_c.py
+Kernels = Any  # forward, gather, scatter_x and scatter_w, as in c.py
 
 
 def can_do(images: Tensor) -> bool:
-    """Whether there are kernels for these images."""
+    """Return whether there are kernels for these images."""
     few_channels = KERNEL * images.shape[-1] * images.element_size() <= MAX_ROW
     return few_channels and _kernels(images.device, images.dtype) is not None
 
 
 @functools.cache
 def _kernels(device: torch.device, dtype: torch.dtype) -> Kernels | None:
-    """The kernels for a device and a dtype; None where there are none."""
+    """Return the kernels for a device and a dtype; None where there are none."""
     if dtype not in DTYPES:
         return None
     if device.type == "cuda":
         return _of_gpu(device)
-    if device.type == "meta":  # torch's compiler asks for shapes
+    if device.type == "meta":  # torch's compiler calls operations to learn the shapes of their results
         return _Nothing()
     return c_kernels(dtype) if device.type == "cpu" else None
 
 
 def _kernels_for(tensor: Tensor) -> Kernels:
-    """Those for a tensor that `can_do` said yes to."""
+    """Return the kernels for a tensor for which `can_do` returned true."""
     kernels = _kernels(tensor.device, tensor.dtype)
     assert kernels is not None
     return kernels
 
 
 def _of_gpu(device: torch.device) -> Kernels | None:
-    """The Triton kernels, tried once; None where they cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it."""
+    """Return the Triton kernels, tried once; None where they cannot be compiled, or RAYDISTILL_NATIVE=0 forbids it."""
     if forbidden():
         return None
 
@@ -62,7 +62,7 @@ def _of_gpu(device: torch.device) -> Kernels | None:
         return kernels
 
     try:
-        with ThreadPoolExecutor(1) as thread:  # this one may be recording, and its tensors then stand for others
+        with ThreadPoolExecutor(1) as thread:  # a trace in this thread would contain the try
             return thread.submit(tried).result()
     except Exception as error:  # no Triton, no compiler for what it writes, a GPU that is too old
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -72,14 +72,14 @@ def _of_gpu(device: torch.device) -> Kernels | None:
 
 
 class _Nothing:
-    """Stands for kernels where tensors have shapes only."""
+    """Kernels that compute nothing, for tensors that have a shape and no numbers."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args: None
 
 
 def _alike(w: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Both for each network, or both shared."""
+    """Return contiguous filters and biases, both for each network or both shared."""
     if w.dim() == bias.dim() + 3:
         return w.contiguous(), bias.contiguous()
     if w.dim() - 4 < bias.dim() - 1:

@@ -1,4 +1,4 @@
-"""The four products of conv_relu_pool_kernels.py in Triton's language, for GPUs. conv_relu_pool_gpu.py launches them.
+"""The kernels of operations.py in Triton's language, for GPUs; triton_launch.py launches them.
 
 A program computes some of the results of one network: at some windows (`cell`s) or pixels, for some outputs. A filter's
 25 numbers are the first of a vector of 32, which is summed at the end. Each sum is taken by one program, or in parts
@@ -11,21 +11,21 @@ import triton.language as tl
 
 @triton.jit
 def _top_left(cell, size, broad, PAD: tl.constexpr):
-    """The image of a pooling window, the window's place in it, and the upper left pixel that it sees."""
+    """Return the image of a pooling window, the window's place in it, and its upper left pixel."""
     place = cell % size
     return cell // size, place, 2 * (place // broad) - PAD, 2 * (place % broad) - PAD
 
 
 @triton.jit
 def _pixel(x, image, row, column, channel, H, W, C: tl.constexpr, ok):
-    """A number of an image; 0 beyond its borders."""
+    """Return a number of an image; 0 beyond its borders."""
     ok = ok & (row >= 0) & (row < H) & (column >= 0) & (column < W)
     return tl.load(x + ((image * H + row) * W + column) * C + channel, mask=ok, other=0.0)
 
 
 @triton.jit
 def _better(best, which, value, position: tl.constexpr):
-    """The larger of two, and where it was; NaN wins."""
+    """Return the larger of two numbers, and its position; NaN counts as larger."""
     better = (value > best) | (value != value)
     return tl.where(better, value, best), tl.where(better, position, which)
 
@@ -35,7 +35,7 @@ def forward_kernel(
     x, w, bias, z, winner, cells, size, broad, H, W, outputs, z_output, z_cell, x_group, w_group, b_group, z_group,
     C: tl.constexpr, PAD: tl.constexpr, CELLS: tl.constexpr, OUTPUTS: tl.constexpr,
 ):  # fmt: skip
-    """max_pool(relu(conv)), and which positions won: 0 to 3, or 4 for none."""
+    """Write max_pool(relu(conv)), and the winning positions: 0 to 3, or 4 for none."""
     group = tl.program_id(2)
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
@@ -70,7 +70,7 @@ def forward_dot_kernel(
     x, w, bias, z, winner, cells, size, broad, H, W, outputs, z_output, z_cell, x_group, w_group, b_group, z_group,
     C: tl.constexpr, PAD: tl.constexpr, CELLS: tl.constexpr, OUTPUTS: tl.constexpr,
 ):  # fmt: skip
-    """The same where there are many windows: as matrix products of what they see with the filters."""
+    """Write what forward_kernel writes, for many windows, by matrix products of their pixels with the filters."""
     group = tl.program_id(2)
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
@@ -106,7 +106,7 @@ def forward_dot_kernel(
 
 @triton.jit
 def _store_pooled(best, which, bias, z, winner, wanted, some, at):
-    """Adds biases, and writes what is positive."""
+    """Add biases, and write the positive numbers, 0 for the others."""
     best += tl.load(bias, mask=some, other=0.0)[None, :]
     which = tl.where(best <= 0, 4, which)
     tl.store(z + at, tl.where(best <= 0, 0.0, best), mask=wanted)
@@ -118,7 +118,7 @@ def gather_kernel(
     x, w, bias, winner, z, cells, size, broad, H, W, outputs, z_output, z_cell, x_group, w_group, b_group, z_group,
     C: tl.constexpr, PAD: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
-    """The convolution where the winners are, 0 where there is none."""
+    """Write the convolution at the winners, 0 where there is none."""
     output, group = tl.program_id(1), tl.program_id(2)
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     tap = tl.arange(0, 32)
@@ -145,7 +145,7 @@ def scatter_x_kernel(
     g, w, winner, x, pixels, size, broad, H, W, outputs, z_output, z_cell, w_group, z_group, x_group,
     C: tl.constexpr, CHANNELS: tl.constexpr, PAD: tl.constexpr, PIXELS: tl.constexpr, OUTPUTS: tl.constexpr,
 ):  # fmt: skip
-    """What g brings to the images."""
+    """Write the gradient for the images, given g for the outputs."""
     group = tl.program_id(1)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     output, channel = tl.arange(0, OUTPUTS), tl.arange(0, CHANNELS)
@@ -181,7 +181,7 @@ def scatter_w_kernel(
     g, x, winner, w, bias, cells, size, broad, H, W, outputs, z_output, z_cell, x_group, z_group, part_size, w_part,
     b_part, C: tl.constexpr, PAD: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
-    """What g brings to the filters and biases, from a part of the windows."""
+    """Write the gradients for filters and biases, given g for the outputs, from a part of the windows."""
     output, channel = tl.program_id(0) // C, tl.program_id(0) % C
     part, group = tl.program_id(1), tl.program_id(2)
     tap = tl.arange(0, 32)
@@ -212,7 +212,7 @@ def scatter_w_kernel(
 
 @triton.jit
 def sum_kernel(parts_w, parts_bias, w, bias, parts, w_size, b_size, NUMBERS: tl.constexpr):
-    """The sums over all parts."""
+    """Write the sums over all parts."""
     at = tl.program_id(0) * NUMBERS + tl.arange(0, NUMBERS)
     behind = at - w_size
     is_w, is_bias = at < w_size, (behind >= 0) & (behind < b_size)

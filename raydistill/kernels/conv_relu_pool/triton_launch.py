@@ -1,4 +1,4 @@
-"""The kernels of conv_relu_pool_triton.py, launched with tensors."""
+"""The kernels of triton_kernels.py, launched with tensors."""
 
 import math
 from typing import Any
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from raydistill.kernels.conv_relu_pool import triton_kernels as kernels
 
-FEW = 2**16  # results; where there are no more, each program does little, so that there are many programs
-# What a program does, and its warps: where there are few results, and where there are many.
+FEW = 2**16  # results; up to so many, each Triton program computes little, so that there are many programs
+# How much a program computes, and its warps: where there are few results, and where there are many.
 FORWARD = (kernels.forward_kernel, 8, 1, 2), (kernels.forward_dot_kernel, 32, 16, 2)  # windows, outputs
 GATHER = (16, 2), (64, 4)  # windows
 SCATTER_X = (8, 2), (16, 2)  # pixels
 SCATTER_W = 128, 8  # windows at a time
-PROGRAMS = 2048  # that scatter_w begins at most, where its sums have so many parts
+PROGRAMS = 2048  # the most that scatter_w starts, where it computes its sums in several parts
 
 
 class _Layout:
-    """How the numbers of one call lie, for x of a shape and z of another."""
+    """The sizes and strides of one call, for x and z of these shapes."""
 
     def __init__(self, x: tuple[int, ...], z: tuple[int, ...], padding: int, outputs_last: bool) -> None:
         *_, batch, self.height, self.width, self.channels = x
@@ -38,12 +38,12 @@ class _Layout:
 
 
 def _each(tensor: Tensor, rank: int) -> int:
-    """Numbers from one network's tensor to the next one's; 0 where they share it."""
+    """Return the stride, in numbers, from one network's tensor to the next one's; 0 where they share it."""
     return tensor[0].numel() if tensor.dim() > rank else 0
 
 
 def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, padding: int, outputs_last: bool) -> None:
-    """Writes max_pool(relu(conv)) into z, and which positions won; all tensors contiguous."""
+    """Write max_pool(relu(conv)) into z, and the winning positions into winner; all tensors contiguous."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
     many = at.cells * at.outputs * at.groups >= FEW and x.dtype == torch.float32
     kernel, cells, some, warps = FORWARD[many]
@@ -55,7 +55,7 @@ def forward(x: Tensor, w: Tensor, bias: Tensor, z: Tensor, winner: Tensor, paddi
 
 
 def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, padding: int, outputs_last: bool) -> None:
-    """Writes the convolution at the winners into z."""
+    """Write the convolution at the winners into z."""
     at = _Layout(x.shape, z.shape, padding, outputs_last)
     cells, warps = GATHER[at.cells * at.outputs * at.groups >= FEW]
     grid = triton.cdiv(at.cells, cells), at.outputs, at.groups
@@ -67,7 +67,7 @@ def gather(x: Tensor, w: Tensor, bias: Tensor, winner: Tensor, z: Tensor, paddin
 
 
 def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, outputs_last: bool) -> None:
-    """Writes what g brings to the images into x."""
+    """Write the gradient for the images, given g for the outputs, into x."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
     pixels, warps = SCATTER_X[at.pixels * at.groups >= FEW]
     grid = triton.cdiv(at.pixels, pixels), at.groups
@@ -80,7 +80,7 @@ def scatter_x(g: Tensor, w: Tensor, winner: Tensor, x: Tensor, padding: int, out
 
 
 def scatter_w(g: Tensor, x: Tensor, winner: Tensor, w: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> None:
-    """Writes what g brings to the weights and to the biases into w and bias."""
+    """Write the gradients for filters and biases, given g for the outputs, into w and bias."""
     at = _Layout(x.shape, g.shape, padding, outputs_last)
     cells, warps = SCATTER_W
     parts = max(1, min(PROGRAMS // (at.outputs * at.channels * at.groups), at.cells // (2 * cells)))
