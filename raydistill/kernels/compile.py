@@ -28,7 +28,7 @@ def _or_none(compile: Callable[..., Made]) -> Callable[..., Made | None]:
             return compile(*args)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # torch's compiler, Triton and the C compiler raise many kinds
+        except Exception as error:  # Torch's compiler, Triton and the C compiler raise many kinds.
             _say(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
             return None
 
@@ -76,9 +76,11 @@ def compiled_halves(program: Program, args: Sequence[Tensor]) -> tuple[Function,
     primals = [*given, *constants]
     simple = make_fx(joint, select_decomp_table(), tracing_mode="fake")(primals, [cotangent])
     for i, node in enumerate(node for node in simple.graph.nodes if node.op == "placeholder"):
-        node.name = node.target = f"primals_{i + 1}" if i < len(primals) else "tangents_1"  # as the partitioner wants
+        node.name = node.target = (
+            f"primals_{i + 1}" if i < len(primals) else "tangents_1"
+        )  # The partitioner knows both by name.
     simple.recompile()
-    with partitioner.patch(aggressive_recomputation=True):  # half the memory, for 8% of the time (docs/performance.md)
+    with partitioner.patch(aggressive_recomputation=True):  # This saves half the memory for 8% of the time.
         first, second = min_cut_rematerialization_partition(
             simple, [*primals, cotangent], compiler="inductor", num_fwd_outputs=1
         )
@@ -94,7 +96,7 @@ def graph_of(program: Program) -> tuple[fx.GraphModule, list[Tensor]]:
     nodes = {name: graph.placeholder(name) for name in [*program.inputs, *program.constants]}
 
     def node(name: Name) -> fx.Node:
-        if name not in nodes:  # t5[0], one of several results
+        if name not in nodes:  # The name is t5[0], one of several results.
             nodes[name] = graph.call_function(operator.getitem, (nodes[name.whole], int(name.part[1:-1])))
         return nodes[name]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # calls without a graph: they trace, choose kernels and allocate, which a graph cannot contain
+WARM_UP = 3  # Calls without a graph trace, choose kernels and allocate, which a graph cannot contain.
 
 
 class Capture:
@@ -35,7 +35,7 @@ class Capture:
         """Return function(*inputs); the function must be the same at each call."""
         if self.device.type != "cuda":
             return function(*inputs)
-        inputs = tuple(given.contiguous() for given in inputs)  # like the tensors that the graph reads
+        inputs = tuple(given.contiguous() for given in inputs)  # The graph reads contiguous tensors.
         with torch.cuda.device(self.device):
             self.calls += 1
             if self.calls <= WARM_UP:

@@ -55,7 +55,7 @@ def _kept(name: str) -> Iterator[Path]:
     if named or (own is not None and (file.exists() or _can_be_made(file.parent))):
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix="raydistill-") as made:  # a library that was loaded needs its file no more
+    with tempfile.TemporaryDirectory(prefix="raydistill-") as made:  # A loaded library needs no file.
         yield Path(made, name)
 
 
@@ -66,7 +66,7 @@ def _can_be_made(folder: Path) -> bool:
 
 def _compile(command: list[str], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # other processes may compile the same file
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # Other processes may compile it, too.
         made = Path(folder) / library.name
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120)
         os.replace(made, library)

@@ -11,16 +11,19 @@ from raydistill.kernels.program import Layout, Name, Operation, Program, Rewriti
 
 aten = torch.ops.aten
 
-TRANSPOSES = (aten.t.default, aten.transpose.int)
 VIEWS = (aten.view.default, aten._unsafe_view.default)
-WITH_SUM = {aten.mm.default: aten.addmm.default, aten.bmm.default: aten.baddbmm.default}  # b @ c: a + b @ c
+# The operation a + b @ c for each b @ c.
+WITH_SUM = {aten.mm.default: aten.addmm.default, aten.bmm.default: aten.baddbmm.default}
 PRODUCTS = {*WITH_SUM, *WITH_SUM.values()}
-Turn = tuple[Any, tuple[Any, ...]]  # a function that transposes, and its dimensions
 CREATION = (aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.full, aten.full_like)
+Turn = tuple[Any, tuple[Any, ...]]  # A turn is a function that transposes, with its dimensions.
 
 
 def simplified(program: Program) -> Program:
-    """Return the program after all passes."""
+    """Return the program after all passes.
+
+    Transposes move before sums are fused with products, since they do not move through a product with a sum.
+    """
     for each in (
         eliminate_common_subexpressions,
         fold_constants,

@@ -68,7 +68,7 @@ def _by_layout(
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as why:
-                _as_it_is(function, *args)  # raises the function's own error, if it has one
+                _as_it_is(function, *args)  # This raises the function's own error, if it has one.
                 _say(getattr(function, "func", function).__qualname__, str(why).partition("\n")[0])
                 programs[key] = functools.partial(as_it_is, function)
         return programs[key](*args)

@@ -93,7 +93,7 @@ class Tracer(TorchDispatchMode):
         if function.overloadpacket in STRIDED:
             raise RuntimeError(f"{function} depends on where numbers lie")
         result = function(*args, **kwargs)
-        if function is aten.lift_fresh.default:  # made of Python numbers
+        if function is aten.lift_fresh.default:  # Its result is made of Python numbers.
             self._constants[self._call(result, Name(f"c{len(self._constants)}"))] = result.clone()
         elif isinstance(result, Tensor | tuple | list):
             self._record(function, args, kwargs, result)

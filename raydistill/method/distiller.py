@@ -25,7 +25,7 @@ from raydistill.networks import Network
 if TYPE_CHECKING:
     from raydistill.method.workers import Workers
 
-PARTS = ("images", "labels", "raw_rates")  # of a DistilledSet
+PARTS = ("images", "labels", "raw_rates")  # These are the tensors of a DistilledSet.
 
 
 class Distiller:
@@ -72,7 +72,7 @@ class Distiller:
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
         if bank is not None and not config.one_network:
-            bank = bank.to(device)  # once for all members
+            bank = bank.to(device)  # All members share one copy.
         self.initial_weights = [initial_weights(m, network, device, bank) for m in self.members]
         sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
         self.learned = DistilledSet.stack(list(sets))
@@ -163,9 +163,8 @@ class Distiller:
         The loss jumps where a max pool or a ReLU of an inner step switches, so the iterates vary; their mean varies
         less.
         """
-        young = self.outer.count / (
-            9 + self.outer.count
-        )  # The mean is shorter at the start, where iterates change fast.
+        # At the start, where iterates change fast, the mean is over fewer of them.
+        young = self.outer.count / (9 + self.outer.count)
         step = (1 - young.clamp(max=self.config.outer.average)).float()
         for name in PARTS:
             getattr(self.averaged, name).lerp_(getattr(self.learned, name), step)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-ALMOST_NEVER = 1e-3  # the probability that stands for 0 where labels are softmax(raw)
+ALMOST_NEVER = 1e-3  # This probability stands for 0 where labels are softmax(raw).
 SMOOTHING = 0.1
 
 

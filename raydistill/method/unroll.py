@@ -45,7 +45,7 @@ def losses_and_gradient(
     with torch.enable_grad():
         weights = weights if weights.requires_grad else weights.detach().requires_grad_()
         losses = all_losses(weights, images, labels)
-        # no loss depends on another network's weights, so the gradient of the sum holds that of each
+        # No loss depends on another network's weights, so the gradient of the sum contains that of each.
         (gradient,) = torch.autograd.grad(losses.sum(), weights, create_graph=differentiable)
     return losses, gradient
 

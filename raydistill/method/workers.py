@@ -20,9 +20,9 @@ from raydistill.system.errors import Lost, UserError
 if TYPE_CHECKING:
     from raydistill.method.distiller import Distiller
 
-LONGEST_PAUSE = timedelta(hours=6)  # between two commands that a follower waits for: a validation, a checkpoint
-LONGEST_STEP = timedelta(minutes=30)  # that the leader waits for the others; a GPU may have many steps in its queue
-MEETING = timedelta(minutes=5)  # until all workers have joined
+LONGEST_PAUSE = timedelta(hours=6)  # A follower waits so long for a command: the leader may validate.
+LONGEST_STEP = timedelta(minutes=30)  # The leader waits so long for the others: a GPU may have a long queue.
+MEETING = timedelta(minutes=5)  # All workers must join in this time.
 
 
 class Workers:
@@ -39,13 +39,13 @@ class Workers:
         UserError: the others did not come.
     """
 
-    STEP, LOAD, END = range(3)  # the commands of the leader
+    STEP, LOAD, END = range(3)  # These are the commands of the leader.
 
     def __init__(
         self, rank: int, count: int, host: str, port: int, device: torch.device, listener: socket | None = None
     ) -> None:
         self.rank, self.count, self.device = rank, count, device
-        self.complete = True  # false once a worker is known to be lost
+        self.complete = True  # It is false once a worker is known to be lost.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
             own = listener.detach() if listener else None
@@ -81,7 +81,7 @@ class Workers:
         try:
             dist.broadcast(torch.tensor([what]), 0)
             if what == self.LOAD:
-                dist.broadcast_object_list([state], 0)  # pickled, which is safe between processes that we started
+                dist.broadcast_object_list([state], 0)  # Pickle is safe between processes that we started.
         except (RuntimeError, dist.DistError) as error:
             raise self._lost(error) from error
 

@@ -15,7 +15,7 @@ class AlexCifarNet(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         channels, *size = image_shape
-        size = [-(-s // 4) for s in size]  # halved twice, rounded up
+        size = [-(-s // 4) for s in size]  # Each side is halved twice and rounded up.
         self.conv1 = nn.Conv2d(channels, 64, 5, padding=2)
         self.conv2 = nn.Conv2d(64, 64, 5, padding=2)
         self.fc1 = nn.Linear(64 * size[0] * size[1], 384)
@@ -24,7 +24,7 @@ class AlexCifarNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [B, K] of images [B, C, H, W]."""
-        x = response_norm(F.relu(F.max_pool2d(self.conv1(x), 3, 2, 1)))  # pooling first: a quarter of the ReLUs
+        x = response_norm(F.relu(F.max_pool2d(self.conv1(x), 3, 2, 1)))  # Pooling first saves three ReLUs in four.
         x = F.max_pool2d(response_norm(F.relu(self.conv2(x))), 3, 2, 1)
         x = F.relu(self.fc1(x.flatten(1)))
         x = F.relu(self.fc2(x))

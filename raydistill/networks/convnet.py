@@ -23,7 +23,7 @@ class ConvNet(nn.Module):
         for block in range(depth):
             blocks += [
                 nn.Conv2d(width if block else channels, width, 3, padding=1),
-                nn.GroupNorm(width, width),  # one group a channel is instance norm with learned gain and bias
+                nn.GroupNorm(width, width),  # One group a channel is instance norm with learned gain and bias.
                 nn.ReLU(),
                 nn.AvgPool2d(2),
             ]

@@ -42,7 +42,7 @@ class Network:
         self.dtype = dtype
         self.compile = compile
         self._kept: dict[Any, Any] = {}
-        self.module = module.to("meta")  # only its structure counts: the weights always come from outside
+        self.module = module.to("meta")  # Only its structure counts: the weights are always arguments.
         self.shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(module)}
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
         self.initialiser = initialiser

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from raydistill.system.errors import UserError
 
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d, nn.BatchNorm2d)
-STATISTICS = ("running_mean", "running_var")  # of batch normalisation
-LAYERS = (nn.Conv2d, nn.Linear)  # whose own distribution `default` is
+STATISTICS = ("running_mean", "running_var")  # Batch normalisation has these statistics.
+LAYERS = (nn.Conv2d, nn.Linear)  # `default` is the distribution of these layers in torch.
 
 # What `gain` stands for where none is given: a factor of the deviation, the deviation itself, or the value.
 GAINS = {"xavier": 1.0, "kaiming": math.sqrt(2), "normal": 0.02, "orthogonal": 1.0, "constant": 0.02}
@@ -56,7 +56,9 @@ class Initialiser:
         self.init = init
         self.gain = GAINS.get(init, 1.0) if gain is None else gain
         self.parts = [(tensor.shape, *self._moments(owner, name, tensor)) for owner, name, tensor in tensors_of(module)]
-        self._vectors: dict[torch.device, tuple[Tensor, Tensor]] = {}  # made when needed: they are large
+        self._vectors: dict[
+            torch.device, tuple[Tensor, Tensor]
+        ] = {}  # They are large, so they are made at their first use.
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `count` independent draws [count, P], on the generator's device."""
@@ -136,7 +138,7 @@ def rotations(noise: Tensor) -> Tensor:
     """Return matrices [count, rows, columns] with orthonormal rows, or columns if they are fewer, from normal noise."""
     wide = noise.shape[1] < noise.shape[2]
     basis, r = torch.linalg.qr(noise.mT if wide else noise)
-    q: Tensor = basis * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # which makes the draw uniform (Mezzadri 2007)
+    q: Tensor = basis * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # Signs make the draw uniform (Mezzadri 2007).
     return q.mT if wide else q
 
 

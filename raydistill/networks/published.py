@@ -80,9 +80,9 @@ def published(network: str) -> dict[str, Tensor]:
     module = structure(network, len(weights.meta["categories"]))
     file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # torch.hub prints there
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub prints to stdout.
             state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-    except Exception as error:  # of the network, the disk, or one of the dozen ways in which a file can be damaged
+    except Exception as error:  # The network, the disk or a damaged file may raise many kinds.
         if file.exists():
             raise UserError(f"{file}: cannot be read as weights; delete it, and it is downloaded anew") from error
         why = " ".join(str(error).split())
@@ -91,7 +91,7 @@ def published(network: str) -> dict[str, Tensor]:
         ) from error
     try:
         for name in [name for name in state if _current_name(name) != name]:
-            state[_current_name(name)] = state.pop(name)  # and not a new dict: this one also holds versions
+            state[_current_name(name)] = state.pop(name)  # This dict also contains versions, so it is changed in place.
         module.load_state_dict(state, strict=False, assign=True)
         tensors = {name: tensor.detach() for name, tensor in named_tensors(module)}
         missing = [name for name, tensor in tensors.items() if tensor.is_meta]

@@ -17,7 +17,7 @@ from raydistill.networks.initialisers import STATISTICS
 from raydistill.system.errors import UserError
 
 PREFIX = "torchvision:"
-WITH_AUXILIARY = ("googlenet", "inception_v3")  # have classifiers half-way, for training
+WITH_AUXILIARY = ("googlenet", "inception_v3")  # These have auxiliary classifiers, for training.
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -57,7 +57,7 @@ def structure(network: str, outputs: int, published: bool = False) -> nn.Module:
     from torchvision import models
 
     name = network.removeprefix(PREFIX)
-    known = models.list_models(module=models)  # without those for segmentation, detection and video
+    known = models.list_models(module=models)  # This leaves out segmentation, detection and video.
     if name not in known:
         close = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "as torchvision:alexnet"
@@ -68,7 +68,7 @@ def structure(network: str, outputs: int, published: bool = False) -> nn.Module:
     try:
         with torch.device("meta"):
             module: nn.Module = models.get_model(name, **arguments)
-    except NotImplementedError:  # it computes its widths with tensors
+    except NotImplementedError:  # The model computes its widths with tensors.
         with torch.random.fork_rng(devices=[]):
             module = models.get_model(name, **arguments)
     return module.to("meta").eval()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from test_recorded import dense, draw, filled_by_index, filled_by_slices, overlapping_views, written_base, written_view
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.kernels.codegen import function_of
@@ -81,10 +82,6 @@ def torchs_graph(function, args):
     return graph
 
 
-def leaves(tree):
-    return torch.utils._pytree.tree_leaves(tree)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_results_in_no_more_operations(name):
     function, args = CASES[name]
@@ -96,7 +93,7 @@ def test_the_same_results_in_no_more_operations(name):
     exact = not any("mm" in str(operation.function) for operation in traced.operations)
     for scale in (1.0, 0.5):
         now = [scale * arg for arg in args]
-        expected, theirs = leaves(function(*now)), leaves(graph(*now))
+        expected, theirs = tree_leaves(function(*now)), tree_leaves(graph(*now))
         ours, fast = function_of(traced)(*now), function_of(shorter)(*now)
         for right, other, mine, quick in zip(expected, theirs, ours, fast, strict=True):
             assert torch.equal(other, right)

@@ -38,7 +38,7 @@ def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, o
 class _Operation(Function):
     """An operation that takes several networks at once, so that vmap only gives it more of them."""
 
-    ranks: tuple[int, ...]  # of the tensors for one network
+    ranks: tuple[int, ...]  # The ranks of the tensors for one network.
 
     @classmethod
     def vmap(cls, info: Any, in_dims: Any, *args: Any) -> Any:
@@ -49,10 +49,10 @@ class _Operation(Function):
 
         def merged(arg: Tensor, dim: int | None, rank: int) -> Tensor:
             if dim is None and arg.dim() == rank:
-                return arg  # all share it
+                return arg  # All calls share it.
             if dim is None or dim != 0:
                 arg = arg[None] if dim is None else arg.movedim(dim, 0)
-            if networks and arg.dim() == rank + 1:  # a tensor for each call, shared by its networks
+            if networks and arg.dim() == rank + 1:  # The networks of a call share it.
                 arg = arg.unsqueeze(1)
             return arg.expand(*shape, *arg.shape[len(shape) :]).flatten(0, len(shape) - 1)
 

@@ -17,10 +17,10 @@ from raydistill.kernels.conv_relu_pool.c import DTYPES, c_kernels
 from raydistill.kernels.native import forbidden
 
 KERNEL = 5
-MAX_ROW = 8 * 32  # bytes in a row of a filter, the most that the kernels support
+MAX_ROW = 8 * 32  # The kernels support so many bytes in a row of a filter.
 
 
-Kernels = Any  # forward, gather, scatter_x and scatter_w, as in c.py
+Kernels = Any  # Kernels are the functions forward, gather, scatter_x and scatter_w, as in c.py.
 
 
 def can_do(images: Tensor) -> bool:
@@ -36,7 +36,7 @@ def _kernels(device: torch.device, dtype: torch.dtype) -> Kernels | None:
         return None
     if device.type == "cuda":
         return _of_gpu(device)
-    if device.type == "meta":  # torch's compiler calls operations to learn the shapes of their results
+    if device.type == "meta":  # Torch's compiler calls operations to learn the shapes of their results.
         return _Nothing()
     return c_kernels(dtype) if device.type == "cpu" else None
 
@@ -62,9 +62,9 @@ def _of_gpu(device: torch.device) -> Kernels | None:
         return kernels
 
     try:
-        with ThreadPoolExecutor(1) as thread:  # a trace in this thread would contain the try
+        with ThreadPoolExecutor(1) as thread:  # A trace in this thread would contain the call.
             return thread.submit(tried).result()
-    except Exception as error:  # no Triton, no compiler for what it writes, a GPU that is too old
+    except Exception as error:  # Triton or its compiler may be missing, or the GPU too old.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         log = logging.getLogger("raydistill")
         log.warning("the GPU kernels cannot be compiled (%s); torch's slower operations serve instead", reason)

@@ -39,7 +39,7 @@ def forward_kernel(
     group = tl.program_id(2)
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
-    tap = tl.arange(0, 32)  # 25 of them
+    tap = tl.arange(0, 32)  # A filter has 25.
     inside, some = cell < cells, output < outputs
     image, place, top, left = _top_left(cell, size, broad, PAD)
     x += group * x_group
@@ -157,7 +157,7 @@ def scatter_x_kernel(
     winner += group * z_group
     filters = w + group * w_group + (output * (C * 25))[:, None] + channel[None, :] * 25
     total = tl.zeros([PIXELS, OUTPUTS, CHANNELS], g.dtype.element_ty)
-    for i in tl.static_range(3):  # of the windows that see a pixel, three rows of three
+    for i in tl.static_range(3):  # Three rows of three windows see a pixel.
         for j in tl.static_range(3):
             down, across = row // 2 - i, column // 2 - j
             sees = inside & (down >= 0) & (down < tall) & (across >= 0) & (across < broad)

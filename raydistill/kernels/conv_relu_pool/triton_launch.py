@@ -9,13 +9,13 @@ from torch import Tensor
 
 from raydistill.kernels.conv_relu_pool import triton_kernels as kernels
 
-FEW = 2**16  # results; up to so many, each Triton program computes little, so that there are many programs
-# How much a program computes, and its warps: where there are few results, and where there are many.
+FEW = 2**16  # With no more results, each Triton program computes little, so that there are many programs.
+# Each pair is how much a program computes, and its warps: for few results, and for many.
 FORWARD = (kernels.forward_kernel, 8, 1, 2), (kernels.forward_dot_kernel, 32, 16, 2)  # windows, outputs
 GATHER = (16, 2), (64, 4)  # windows
 SCATTER_X = (8, 2), (16, 2)  # pixels
 SCATTER_W = 128, 8  # windows at a time
-PROGRAMS = 2048  # the most that scatter_w starts, where it computes its sums in several parts
+PROGRAMS = 2048  # scatter_w starts no more, where it computes its sums in several parts.
 
 
 class _Layout:
