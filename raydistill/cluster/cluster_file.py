@@ -1,7 +1,6 @@
-"""What a cluster's YAML must say before `ray up`, checked without a network: Ray's schema, and what it lets through."""
+"""The check of a cluster.yaml before `ray up`, without a network: Ray's schema, and what Ray lets through."""
 
 import ipaddress
-import logging
 import os
 import re
 import shlex
@@ -12,9 +11,10 @@ from typing import Any
 
 from raydistill.cluster.private_ray import readable_by_others, token_file
 from raydistill.config.settings import read_yaml
+from raydistill.private_api.ray import check_cluster_schema, quiet_launcher, with_cluster_defaults
 from raydistill.system.errors import UserError
 
-# What Ray reads below `provider`; its schema allows anything there, so that a mistyped name is silently ignored.
+# Ray reads these fields below `provider`. Its schema allows any, so that Ray ignores a mistyped name without a word.
 EVERY_PROVIDER = {"type", "use_internal_ips", "use_external_head_ip", "disable_node_updaters"}
 PROVIDERS = {
     "aws": {"region", "availability_zone", "cache_stopped_nodes", "security_group", "key_pair", "cloudwatch"},
@@ -30,16 +30,16 @@ TOKEN_COMMAND = "(umask 077; ray get-auth-token --generate > /dev/null)"
 
 
 def check_cluster(file: str | Path) -> dict[str, Any]:
-    """The content of a cluster's YAML, as Ray completes it.
+    """Return the content of a cluster.yaml with Ray's defaults.
 
     Raises:
-        UserError: Ray would not take it, or it would come to harm; one line that names each bad field.
+        UserError: Ray would refuse it, or it would do harm; one line that names each bad field.
     """
     config = read_yaml(file)
-    logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)  # it warns of files in file_mounts, for Docker's sake
+    quiet_launcher()
     complaints = list(_complaints_of_ray(config))
     if not complaints:
-        config = _completed(config)
+        config = with_cluster_defaults(config)
         parts = (_provider, _nodes, _start, _ports, _token, _files)
         complaints = [complaint for part in parts for complaint in part(config)]
     if complaints:
@@ -48,7 +48,7 @@ def check_cluster(file: str | Path) -> dict[str, Any]:
 
 
 def cluster_summary(config: dict[str, Any]) -> dict[str, Any]:
-    """Name, provider, and how many workers of each type there may be: {name: {least, most}}."""
+    """Return name, provider, and how many workers of each type there may be: {name: {least, most}}."""
     workers = {}
     for name, kind in config["available_node_types"].items():
         if name != config["head_node_type"] or config["provider"]["type"] == "local":
@@ -59,13 +59,12 @@ def cluster_summary(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complaints_of_ray(config: dict[str, Any]) -> Iterator[str]:
-    """Of its schema, before and after it fills in its defaults."""
+    """Yield what does not follow Ray's schema, before and after Ray fills in its defaults."""
     import jsonschema
-    from ray.autoscaler._private.util import validate_config
 
-    defaults = {"cluster_synced_files": [], "max_workers": 2}  # without which Ray refuses to look
+    defaults = {"cluster_synced_files": [], "max_workers": 2}  # without which Ray refuses every file
     try:
-        validate_config(defaults | config)
+        check_cluster_schema(defaults | config)
         for remote, local in config.get("file_mounts", {}).items():
             if not isinstance(local, str):
                 yield f"file_mounts: {remote}: should be the path of a file or folder here, not {local!r}"
@@ -73,21 +72,15 @@ def _complaints_of_ray(config: dict[str, Any]) -> Iterator[str]:
         if config["provider"]["type"] not in PROVIDERS:
             yield f"provider.type: only {' and '.join(PROVIDERS)} can be checked, not {config['provider']['type']}"
             return
-        validate_config(_completed(config))
+        check_cluster_schema(with_cluster_defaults(config))
     except jsonschema.ValidationError as error:
         yield ": ".join([".".join(str(part) for part in error.absolute_path) or "the file", error.message])
-    except Exception as error:  # Ray reports in a dozen ways
+    except Exception as error:  # Ray raises a dozen kinds
         yield " ".join((str(error) or type(error).__name__).split())
 
 
-def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    from ray.autoscaler._private.util import prepare_config
-
-    completed: dict[str, Any] = prepare_config(config)
-    return completed
-
-
 def _provider(config: dict[str, Any]) -> Iterator[str]:
+    """Yield fields of the provider that Ray does not read, that should not be there, or are missing."""
     provider = config["provider"]
     for name in provider:
         if name == "aws_credentials":
@@ -105,7 +98,7 @@ def _provider(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _nodes(config: dict[str, Any]) -> Iterator[str]:
-    """Workers that may come, and machines that AWS knows how to make."""
+    """Yield what is wrong with the types of nodes: no worker may come, or AWS has no such machine."""
     head = config["head_node_type"]
     most = 0
     for name, kind in config["available_node_types"].items():
@@ -123,10 +116,11 @@ def _nodes(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _machine(node: dict[str, Any], place: str) -> Iterator[str]:
+    """Yield what AWS would refuse of a machine; `place` is the name of its settings in the file."""
     for name, example in (("InstanceType", "g6.xlarge"), ("ImageId", "ami-..., or resolve:ssm:...")):
         if not node.get(name):
             yield f"{place}.{name}: name one, as {example}"
-    own = {"SubnetIds"}  # Ray's own name, of which it takes one for each machine
+    own = {"SubnetIds"}  # a field of Ray's own, from which it takes one for each machine
     given = {name: value for name, value in node.items() if name not in own} | {"MinCount": 1, "MaxCount": 1}
     validator, request = _run_instances()
     for line in validator.validate(given, request).generate_report().splitlines():
@@ -135,7 +129,7 @@ def _machine(node: dict[str, Any], place: str) -> Iterator[str]:
 
 @cache
 def _run_instances() -> tuple[Any, Any]:
-    """What AWS says of the call that makes a machine, as it comes with boto3: a validator, and the shape to check."""
+    """Return what boto3 knows of the call that makes a machine: a validator, and the shape to check."""
     try:
         from botocore.session import Session
         from botocore.validate import ParamValidator
@@ -145,6 +139,7 @@ def _run_instances() -> tuple[Any, Any]:
 
 
 def _start(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what is missing in the commands that install the project and start Ray."""
     if not config["worker_setup_commands"]:
         yield "setup_commands: nothing installs the project on the nodes"
     head = " ".join(config["head_start_ray_commands"])
@@ -156,7 +151,7 @@ def _start(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _ports(config: dict[str, Any]) -> Iterator[str]:
-    """Nothing is open to the world but ssh, which Ray opens itself."""
+    """Yield what is open to the world, but for ssh, which Ray opens itself."""
     for name in COMMANDS:
         for command in config[name]:
             for option in EVERYWHERE.finditer(command):
@@ -172,6 +167,7 @@ def _ports(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _loopback(host: str) -> bool:
+    """Return whether only processes of the same machine reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]\"'")).is_loopback
     except ValueError:
@@ -179,7 +175,7 @@ def _loopback(host: str) -> bool:
 
 
 def _token(config: dict[str, Any]) -> Iterator[str]:
-    """Who has the token may run anything on the cluster; so there is one, and it is nobody else's."""
+    """Yield what is wrong with the token: whoever has it may run anything on the cluster."""
     commands = " ".join(command for name in COMMANDS for command in config[name])
     if "RAY_AUTH_MODE=token" not in commands:
         yield "setup_commands: should export RAY_AUTH_MODE=token on every node, or anybody near runs code there"
@@ -200,6 +196,7 @@ def _token(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _files(config: dict[str, Any]) -> Iterator[str]:
+    """Yield files and keys that are not there."""
     for remote, local in config["file_mounts"].items():
         if not remote.endswith("auth_token") and not Path(os.path.expanduser(local)).exists():
             hint = "; `uv lock` writes it" if Path(local).name == "uv.lock" else ""

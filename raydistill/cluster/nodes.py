@@ -1,12 +1,12 @@
-"""The nodes of a cluster, and those that its autoscaler may start; the latter Ray tells in private places only."""
+"""The nodes of a cluster, and those that its autoscaler may start."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ray
 
+from raydistill.private_api.ray import autoscaler_config, started_here
 from raydistill.system.plain_yaml import parse_yaml
 
 Kind = tuple[dict[str, float], int]  # a node's resources, and how many of it there may be
@@ -14,32 +14,28 @@ BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
 
 
 def nodes_there() -> list[dict[str, float]]:
-    """The resources of each node that is there now."""
+    """Return the resources of each node that is there now."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def nodes_to_come() -> list[Kind]:
-    """What the cluster's autoscaler may start; nothing where there is none, or it does not say.
+    """Return what the cluster's autoscaler may start; nothing where there is none, or it does not say.
 
-    It tells Ray (platforms that bring their own do), or it was begun with the file of `ray up`, and this is the head.
+    An autoscaler tells Ray (those of other platforms do), or it was started with the file of `ray up`, and this is the
+    head.
     """
-    return list(_told()) or ([] if _private() else list(_planned(Path(os.path.expanduser(BOOTSTRAP)))))
+    return list(_configured()) or ([] if started_here() else list(_planned(Path(os.path.expanduser(BOOTSTRAP)))))
 
 
 def gpus_of(nodes: list[dict[str, float]], kinds: list[Kind]) -> int:
-    """How many GPUs there are, or may come to be."""
+    """Return how many GPUs there are, or may come to be."""
     there = sum(node.get("GPU", 0) for node in nodes)
     return int(max(there, sum(count * resources.get("GPU", 0) for resources, count in kinds)))
 
 
-def _private() -> bool:
-    """Whether Ray was begun by this process, for itself alone."""
-    node: Any = ray._private.worker._global_node
-    return node is None or node.head
-
-
-def _told() -> Iterator[Kind]:
-    config: Any = ray._private.state.state.get_cluster_config()
+def _configured() -> Iterator[Kind]:
+    """Yield the kinds of nodes in the configuration that an autoscaler gave Ray."""
+    config = autoscaler_config()
     for kind in config.node_group_configs if config else ():
         count = kind.max_count if kind.max_count >= 0 else 10**6  # -1 is as many as one likes
         if count:
@@ -47,6 +43,7 @@ def _told() -> Iterator[Kind]:
 
 
 def _planned(file: Path) -> Iterator[Kind]:
+    """Yield the kinds of workers in the file of `ray up`."""
     if not file.is_file() or not os.access(file, os.R_OK):
         return
     config = parse_yaml(file.read_text(encoding="utf-8")) or {}

@@ -12,6 +12,7 @@ from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import sweep_values
 from raydistill.data import Dataset, check_same, identity
 from raydistill.method.initial_weights import initial_weights
+from raydistill.private_api.tune_trials import TUNER_FILE
 from raydistill.runs.run import matched
 from raydistill.store.bank import Bank
 from raydistill.system.errors import UserError
@@ -43,7 +44,7 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
     Raises:
         UserError: the folder holds a sweep already, or none to resume, or another one.
     """
-    started = exists(join(folder, "tuner.pkl"))  # Tune writes it before the first trial
+    started = exists(join(folder, TUNER_FILE))
     if not resume:
         if started:
             raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")

@@ -1,11 +1,9 @@
-"""What a trial's error means, in one line that says what to do."""
+"""The meaning of a trial's error, in one line that says what to do."""
 
 import re
-from pathlib import Path
-from typing import Any
 
 STORE = "the storage"
-REASONS = (  # words in the error; which part failed; what happened and what would help
+REASONS = (  # for each: words in the error; the part that failed; what happened and what would help
     (
         r"raydistill\.system\.errors\.UserError: (?P<said>.+)",
         "",
@@ -47,7 +45,7 @@ REASONS = (  # words in the error; which part failed; what happened and what wou
 
 
 def explain(error: str) -> str:
-    """One line for a trial's error: what failed and what would help.
+    """Return one line for a trial's error: what failed and what would help.
 
     Args:
         error: the error with its traceback, as Tune keeps it in a trial's error file.
@@ -61,16 +59,11 @@ def explain(error: str) -> str:
     return _cut(lines[-1]) if lines else "no reason is known"
 
 
-def last_error(trial: Any) -> str:
-    """The newest of the errors that Tune has kept of a trial, with its traceback; empty where there is none."""
-    file = Path(trial.error_file or "")
-    return file.read_text(errors="replace").rpartition("Failure # ")[2] if file.is_file() else ""
-
-
 def is_of_storage(error: str) -> bool:
-    """Whether the error came from the storage (or a full disk), which other trials will meet as well."""
+    """Return whether the error came from the storage (or a full disk), which fails other trials as well."""
     return explain(error).startswith(STORE)
 
 
 def _cut(line: str, most: int = 300) -> str:
+    """Return a line with at most so many letters."""
     return line if len(line) <= most else line[: most - 3] + "..."

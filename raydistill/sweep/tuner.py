@@ -7,6 +7,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_sections import Asha, Resources
+from raydistill.private_api.tune import set_callbacks, tune_config
 from raydistill.sweep.reporting.watch import Watch
 from raydistill.sweep.searching.search_space import optuna_search
 from raydistill.sweep.searching.trial import DistillTrial
@@ -64,11 +65,10 @@ def attend(tuner: tune.Tuner, watch: Watch, others: list[tune.Callback]) -> None
 
     A Tuner that is made with callbacks pickles them, and a restored one would have those of a driver that is dead.
     """
-    inside = tuner._local_tuner
-    settings = inside._tune_config
+    settings = tune_config(tuner)
     watch.index.search = settings.search_alg
     memory = [SchedulerState(settings.scheduler)] if isinstance(settings.scheduler, ParetoASHA) else []
-    inside.get_run_config().callbacks = [watch, *memory, *others]  # Tune saves their states by their order
+    set_callbacks(tuner, [watch, *memory, *others])  # Tune saves their states by their order.
 
 
 def scheduler_of(config: SweepConfig) -> TrialScheduler:

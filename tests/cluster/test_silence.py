@@ -131,12 +131,13 @@ def test_a_sweep_says_so_in_a_line(tmp_path):
 
 def test_a_cluster_with_a_token_is_one(monkeypatch, tmp_path):
     """It answers, if only that it wants the token."""
-    from raydistill.cluster.private_ray import is_ray, start_private_ray
+    from raydistill.cluster.private_ray import start_private_ray
+    from raydistill.private_api.ray import answers_as_ray
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     start_private_ray(num_cpus=1, log_to_driver=False)
     try:
         address = ray.get_runtime_context().gcs_address
-        assert is_ray(address, 15.0)
+        assert answers_as_ray(address, 15.0)
     finally:
         ray.shutdown()

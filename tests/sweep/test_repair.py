@@ -14,7 +14,7 @@ from raydistill.runs.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.runs.run import Run
 from raydistill.store.artifact import save
 from raydistill.sweep.searching.trial import BEST
-from raydistill.sweep.surviving.repair import ABANDONED, mend
+from raydistill.sweep.surviving.repair import ABANDONED, repair_trials
 
 
 @pytest.fixture
@@ -51,7 +51,9 @@ def checkpoints(folder):
 
 def test_a_checkpoint_that_was_deleted_is_replaced_by_a_newer_one(trial_folder):
     shutil.rmtree(trial_folder / "checkpoint_000000")
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging")
+    repair_trials(
+        str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging"
+    )
     assert checkpoints(trial_folder) == ["0"]
     assert done(trial_folder / "checkpoint_000000") == 6
 
@@ -61,12 +63,16 @@ def test_only_whole_checkpoints_count(trial_folder, damage):
     shutil.rmtree(trial_folder / "checkpoint_000000")
     file = trial_folder / "checkpoint_000002" / damage
     file.write_bytes(file.read_bytes()[:-40])
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging")
+    repair_trials(
+        str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000000")], trial_folder.parents[1] / "staging"
+    )
     assert done(trial_folder / "checkpoint_000000") == 4
 
 
 def test_a_whole_checkpoint_stays_and_later_ones_go(trial_folder):
-    mend(str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000001")], trial_folder.parents[1] / "staging")
+    repair_trials(
+        str(trial_folder.parent), [tune_trial(trial_folder, "checkpoint_000001")], trial_folder.parents[1] / "staging"
+    )
     assert checkpoints(trial_folder) == ["0", "1"]
     assert done(trial_folder / "checkpoint_000001") == 4
 
@@ -75,7 +81,7 @@ def test_tune_can_delete_what_it_thinks_is_there(trial_folder):
     shutil.rmtree(trial_folder / "checkpoint_000000")
     shutil.rmtree(trial_folder / "checkpoint_000001")
     trial = tune_trial(trial_folder, "checkpoint_000000", "checkpoint_000001")
-    mend(str(trial_folder.parent), [trial], trial_folder.parents[1] / "staging")
+    repair_trials(str(trial_folder.parent), [trial], trial_folder.parents[1] / "staging")
     assert done(trial_folder / "checkpoint_000001") == 6
     for name in ("checkpoint_000002", "checkpoint_000003"):
         shutil.copytree(trial_folder / "checkpoint_000001", trial_folder / name)
@@ -85,20 +91,20 @@ def test_tune_can_delete_what_it_thinks_is_there(trial_folder):
 
 
 def test_a_trial_without_a_checkpoint_begins_clean_and_a_finished_one_stays(trial_folder):
-    mend(
+    repair_trials(
         str(trial_folder.parent),
         [tune_trial(trial_folder, "checkpoint_000001", finished=True)],
         trial_folder.parents[1] / "staging",
     )
     assert checkpoints(trial_folder) == ["0", "1", "2"]
-    mend(str(trial_folder.parent), [tune_trial(trial_folder)], trial_folder.parents[1] / "staging")
+    repair_trials(str(trial_folder.parent), [tune_trial(trial_folder)], trial_folder.parents[1] / "staging")
     assert checkpoints(trial_folder) == []
 
 
 def test_a_trial_that_tune_does_not_know_is_set_aside(trial_folder):
     staged = trial_folder.parents[1] / "staging" / "trial-a"
     staged.mkdir(parents=True)
-    mend(str(trial_folder.parent), [], staged.parent)
+    repair_trials(str(trial_folder.parent), [], staged.parent)
     assert not staged.exists()
     assert not trial_folder.exists()
     assert checkpoints(trial_folder.parent / ABANDONED / "trial-a") == ["0", "1", "2"]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import ray
 
-from raydistill.cluster.connect import cluster_address, connect, mend, silence_at, source
-from raydistill.cluster.private_ray import readable_by_others, token_file
+from raydistill.cluster.connect import cluster_address, connect, remedy, silence_at, source
+from raydistill.cluster.private_ray import auth_mode, readable_by_others, token_file
 from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.system.shell import command
 
@@ -19,8 +19,7 @@ LITTLE = 1.0  # GiB that should be free in `SHARED`.
 def look_at_token(options: Options) -> Iterator[Finding]:
     """Check that only this user can read Ray's token: whoever has it can run anything on the cluster."""
     file = token_file()
-    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
-    if mode != "token":
+    if (mode := auth_mode()) != "token":
         todo = "whoever reaches Ray's ports may run anything; unset it, or export RAY_AUTH_MODE=token"
         yield Finding("token", True, f"RAY_AUTH_MODE={mode}", todo)
     elif file is None:
@@ -44,7 +43,7 @@ def look_at_ray(options: Options) -> Iterator[Finding]:
     """Check that the cluster that a sweep would join answers, or that a Ray of our own can be started."""
     address = cluster_address()
     if address and (silence := silence_at(address)):
-        yield Finding("ray", False, silence, mend())
+        yield Finding("ray", False, silence, remedy())
         return
     connect()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

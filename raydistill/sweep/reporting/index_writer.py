@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.private_api.optuna import asked_trials, study_of
 from raydistill.sweep.reporting.index import INDEX, About, State, index_schema, to_parquet
 from raydistill.sweep.reporting.index_rows import Rows
 from raydistill.sweep.reporting.journal import JOURNAL, Journal, agree
@@ -102,7 +103,7 @@ class IndexWriter:
         )
         self.storage.put(INDEX, to_parquet(rows, self.schema, about))
         if self.search is not None:
-            self.storage.grow(JOURNAL, self.journal.update(self.search._ot_study, self.search._ot_trials))
+            self.storage.grow(JOURNAL, self.journal.update(study_of(self.search), asked_trials(self.search)))
         if self.curves is not None:
             for name, data in self.curves.update(rows).items():
                 self.storage.put(name, data)

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
+
+from raydistill.private_api.optuna import JournalWriter, asked_trials, enter_trial, study_of, told_trials
 
 JOURNAL = "optuna.log"
 
@@ -49,8 +50,7 @@ class Journal:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines = _Lines()
-        self.storage = JournalStorage(self.lines)
-        self.study: int | None = None
+        self.writer: JournalWriter | None = None  # It exists from the first trial on.
         self.seen = 0  # how many of the study's trials were looked at
         self.trials_seen = 0  # how many of Ray's trials were looked at
         self.names: dict[int, str] = {}  # number in the study -> Ray's trial, for those not yet written
@@ -63,52 +63,33 @@ class Journal:
             study: the one in memory.
             trials: those that Ray began, by Ray's identifier, in the order in which they were suggested.
         """
-        if self.study is None:
-            self.study = self.storage.create_new_study(study.directions, self.name)
+        if self.writer is None:
+            self.writer = JournalWriter(self.lines, self.name, study.directions)
         self.names |= {trial.number: name for name, trial in islice(trials.items(), self.trials_seen, None)}
         self.trials_seen = len(trials)
         all_trials = study.get_trials(deepcopy=False)
         self.open |= dict.fromkeys(range(self.seen, len(all_trials)), (-1, 0))
         self.seen = len(all_trials)
         for number in list(self.open):
-            self._write(all_trials[number])
+            self._write(all_trials[number], self.writer)
         return self.lines.take()
 
-    def _write(self, trial: FrozenTrial) -> None:
+    def _write(self, trial: FrozenTrial, writer: JournalWriter) -> None:
         """Write what is new of a trial that was not finished at the last call."""
         identity, reported = self.open[trial.number]
         if identity < 0:
             if trial.state == TrialState.WAITING:  # a known good point that was not suggested yet
                 return
-            self._create(trial)
+            attributes = trial.user_attrs | {"trial": self.names.pop(trial.number, "of a population")}
+            self.open[trial.number] = writer.add_trial(trial, attributes), len(trial.intermediate_values)
         else:
             for step, value in islice(trial.intermediate_values.items(), reported, None):
-                self.storage.set_trial_intermediate_value(identity, step, value)
+                writer.report(identity, step, value)
             self.open[trial.number] = identity, len(trial.intermediate_values)
             if trial.state.is_finished():
-                self.storage.set_trial_state_values(identity, trial.state, trial.values)
+                writer.finish(identity, trial.state, trial.values)
         if trial.state.is_finished():
             del self.open[trial.number]
-
-    def _create(self, trial: FrozenTrial) -> None:
-        assert self.study is not None
-        attributes = trial.user_attrs | {"trial": self.names.pop(trial.number, "of a population")}
-        template = FrozenTrial(
-            number=-1,
-            trial_id=-1,
-            state=trial.state,
-            value=None,
-            values=trial.values,
-            datetime_start=trial.datetime_start,
-            datetime_complete=trial.datetime_complete,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs=attributes,
-            system_attrs={},
-            intermediate_values=trial.intermediate_values,
-        )
-        identity = self.storage.create_new_trial(self.study, template)
-        self.open[trial.number] = identity, len(trial.intermediate_values)
 
 
 def agree(search: Any, trials: list[Any]) -> None:
@@ -121,18 +102,15 @@ def agree(search: Any, trials: list[Any]) -> None:
         search: the OptunaSearch.
         trials: Tune's.
     """
-    study = search._ot_study
+    study = study_of(search)
     known = {trial.trial_id for trial in trials}
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    for name, asked in search._ot_trials.items():
+    for name, asked in asked_trials(search).items():
         if name not in known and not states[asked.number].is_finished():
             study.tell(asked.number, state=TrialState.FAIL)
     for trial in trials:
-        if trial.trial_id not in search._ot_trials:
-            entry = {"params": trial.config, "distributions": search._space}
-            study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, **entry))
-            identity = study.get_trials(deepcopy=False)[-1]._trial_id
-            search._ot_trials[trial.trial_id] = optuna.Trial(study, identity)
-        if trial.is_finished() and trial.trial_id not in search._completed_trials:
+        if trial.trial_id not in asked_trials(search):
+            enter_trial(search, trial.trial_id, trial.config)
+        if trial.is_finished() and trial.trial_id not in told_trials(search):
             result = trial.last_result if "iterations" in (trial.last_result or {}) else None
             search.on_trial_complete(trial.trial_id, result, error=trial.status == "ERROR")

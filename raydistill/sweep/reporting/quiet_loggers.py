@@ -4,19 +4,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-REPORTED_HERE = (  # they would add a traceback to what the driver says in a line
-    "ray.tune.execution.tune_controller",
-    "ray.tune.execution.experiment_state",
-    "ray.train._internal.storage",
-    "ray.tune.tune",
-)
+from raydistill.private_api.tune import LOGGERS
 
 
 @contextmanager
 def quiet_loggers() -> Iterator[None]:
-    """Let these loggers write only critical messages within it."""
-    levels = {name: logging.getLogger(name).level for name in REPORTED_HERE}
-    for name in REPORTED_HERE:
+    """Let Tune's loggers write only critical messages."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield

@@ -9,7 +9,8 @@ from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.sweep.error_reasons import explain, last_error
+from raydistill.private_api.tune_trials import last_error
+from raydistill.sweep.error_reasons import explain
 from raydistill.sweep.reporting.index import State
 from raydistill.sweep.reporting.index_writer import IndexWriter
 from raydistill.sweep.reporting.quiet_loggers import quiet_loggers

@@ -9,6 +9,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.config.distribution import Distribution
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.private_api.optuna import asked_trials, contains, space_of, study_of, told_trials
 
 
 class SweepSearch(OptunaSearch):
@@ -28,22 +29,21 @@ class SweepSearch(OptunaSearch):
     def __init__(self, iterations: int, **options: Any) -> None:
         super().__init__(**options)
         self._iterations = iterations
-        self._reported: dict[
-            str, int
-        ] = {}  # the highest iteration reported of each trial, which may go back to a checkpoint
+        # The highest iteration reported of each trial, which may go back to a checkpoint.
+        self._reported: dict[str, int] = {}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an intermediate value of a trial to Optuna, where there is one objective."""
         step = result["iterations"]
-        new = step > self._reported.get(trial_id, -1) and trial_id not in self._completed_trials
+        new = step > self._reported.get(trial_id, -1) and trial_id not in told_trials(self)
         if isinstance(self.metric, str) and new:
             self._reported[trial_id] = step
             values = result | result.get("members", [{}])[0]
-            self._ot_trials[trial_id].report(values[self.metric], step)
+            asked_trials(self)[trial_id].report(values[self.metric], step)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Report the end of a trial to Optuna; other members of a population are points of their own."""
-        if trial_id in self._completed_trials or not result:
+        if trial_id in told_trials(self) or not result:
             super().on_trial_complete(trial_id, None, error)
             return
         step = result["iterations"]
@@ -55,15 +55,15 @@ class SweepSearch(OptunaSearch):
         super().on_trial_complete(trial_id, None if pruned else whole | first, error)
         metrics = [self.metric] if isinstance(self.metric, str) else self.metric
         for member in others:
-            point = {name: member.get(name, value) for name, value in self._ot_trials[trial_id].params.items()}
-            inside = all(self._space[name]._contains(value) for name, value in point.items() if name in member)
+            point = {name: member.get(name, value) for name, value in asked_trials(self)[trial_id].params.items()}
+            inside = all(contains(space_of(self)[name], value) for name, value in point.items() if name in member)
             if inside and "val_accuracy" in member:
                 values = [(whole | member)[metric] for metric in metrics]
-                self._ot_study.add_trial(
+                study_of(self).add_trial(
                     create_trial(
                         state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
                         params=point,
-                        distributions=self._space,
+                        distributions=space_of(self),
                         values=values,
                         intermediate_values={step: values[0]} if pruned else None,
                     )

@@ -1,1 +1,1 @@
-"""Stopping trials early: the scheduler, and the ranking by several objectives."""
+"""Early stopping of trials: the scheduler, and the ranking by several objectives."""

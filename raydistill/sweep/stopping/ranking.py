@@ -1,4 +1,4 @@
-"""Which results are best where several objectives count: by front, and in a front by how well they spread.
+"""The order of results by several objectives: by front, and within a front by how well they spread.
 
 Costs [N, D] are N results in D objectives, each to be small. A result beats another that it is as good as in all
 objectives and better than in one. Front 0 holds the results that none beats, front 1 those that only front 0 beats, and
@@ -22,16 +22,16 @@ Costs = NDArray[np.float64]
 
 
 def front_numbers(costs: Costs) -> NDArray[np.int64]:
-    """The number of each result's front: [N] for costs [N, D].
+    """Return the number of each result's front: [N] for costs [N, D].
 
-    O(N log N) for up to two objectives; for more, one pass over the results left for each that is placed.
+    It takes O(N log N) for up to two objectives; for more, one pass over the results left for each that is placed.
     """
     distinct, where = _distinct(costs)
     return _numbers(distinct)[where]
 
 
 def _distinct(costs: Costs) -> tuple[Costs, NDArray[np.int64]]:
-    """The distinct rows, by the first column, then the second ...; and for each row of `costs` which of them it is."""
+    """Return the distinct rows, sorted by the first column, then the second ..., and the index in them of each row."""
     order = np.lexsort(costs.T[::-1])
     rows = costs[order]
     new = np.ones(len(rows), dtype=bool)
@@ -42,7 +42,10 @@ def _distinct(costs: Costs) -> tuple[Costs, NDArray[np.int64]]:
 
 
 def _numbers(rows: Costs) -> NDArray[np.int64]:
-    """As `front_numbers`, for distinct rows in lexicographic order: each can be beaten only by earlier ones."""
+    """Return the fronts as `front_numbers` does, for distinct rows in lexicographic order.
+
+    Only earlier rows can beat a row.
+    """
     numbers = np.empty(len(rows), dtype=np.int64)
     if rows.shape[1] <= 2:
         least: list[float] = []  # the least second cost in each front so far, which grows from front to front
@@ -63,7 +66,7 @@ def _numbers(rows: Costs) -> NDArray[np.int64]:
 
 
 class Front:
-    """One front in the order of its epsilon-net.
+    """A front in the order of its epsilon-net.
 
     Args:
         costs: [N, D] of its results, distinct and in lexicographic order.
@@ -77,11 +80,11 @@ class Front:
         self.unit = np.where(extent > 0, extent, 1.0)
 
     def beats(self, x: Costs) -> bool:
-        """Whether a result of this front beats `x` [D]: O(log N) for two objectives, else O(N)."""
+        """Return whether a result of this front beats `x` [D], in O(log N) for two objectives, else O(N)."""
         if self.columns is None:
             return bool(((self.costs <= x).all(1) & (self.costs < x).any(1)).any())
-        firsts, seconds = self.columns  # ascending, and descending
-        last = bisect_right(firsts, x[0]) - 1  # of those as good in the first the best in the second
+        firsts, seconds = self.columns  # the first costs ascend, the second descend
+        last = bisect_right(firsts, x[0]) - 1  # the best in the second objective among those as good in the first
         return last >= 0 and bool(seconds[last] <= x[1]) and bool(seconds[last] < x[1] or firsts[last] < x[0])
 
     @cached_property
@@ -92,18 +95,20 @@ class Front:
         return points[order], np.array(gaps), np.concatenate([[0], np.cumsum(self.repeats[order])])
 
     def place(self, x: Costs) -> int:
-        """How many results of the front come before `x` [D], which none of them beats."""
+        """Return how many results of the front come before `x` [D], which none of them beats."""
         points, gaps, before = self._net
         x = (x - self.low) / self.unit
         if x[0] <= points[0, 0]:
             return 0
-        reach = np.minimum.accumulate(_distances(points, x))  # to the first, the first two ...
+        reach = np.minimum.accumulate(
+            _distances(points, x)
+        )  # distance to the nearest of the first, of the first two ...
         sooner = reach[:-1] >= gaps[1:]  # x is farther from those before than the next one is
         return int(before[sooner.argmax() + 1 if sooner.any() else -1])
 
 
 def _net_of_many(points: Costs) -> tuple[list[int], list[float]]:
-    """The order of the epsilon-net, and each one's distance to the nearest before it, in O(N^2)."""
+    """Return the order of the epsilon-net, and each one's distance to the nearest before it, in O(N^2)."""
     order, gaps = [0], [math.inf]
     reach = _distances(points, points[0])
     for _ in range(len(points) - 1):
@@ -114,11 +119,15 @@ def _net_of_many(points: Costs) -> tuple[list[int], list[float]]:
 
 
 def _net_of_two(points: Costs) -> tuple[list[int], list[float]]:
-    """As `_net_of_many`, for two objectives: what is nearest on a front is next on it, so each choice splits a gap."""
+    """Return the same as `_net_of_many` for two objectives, in O(N log N).
+
+    The nearest results on such a front are its neighbours on it, so that each choice splits a gap.
+    """
     order, gaps = [0], [math.inf]
-    farthest: list[tuple[float, int, int, int]] = []  # in each gap: minus its distance, itself, the gap's two ends
+    farthest: list[tuple[float, int, int, int]] = []  # of each gap: minus the distance, the result, the gap's two ends
 
     def split(left: int, right: int) -> None:
+        """Enter the farthest result between two that are chosen."""
         if right - left > 1:
             inside = points[left + 1 : right]
             reach = np.minimum(_distances(inside, points[left]), _distances(inside, points[right]))
@@ -137,6 +146,7 @@ def _net_of_two(points: Costs) -> tuple[list[int], list[float]]:
 
 
 def _distances(points: Costs, x: Costs) -> NDArray[np.float64]:
+    """Return the Euclidean distance of each of the points [N, D] to `x` [D]."""
     distances: NDArray[np.float64] = np.sqrt(((points - x) ** 2).sum(1))
     return distances
 
@@ -158,25 +168,26 @@ class Ranking:
         self._fronts: dict[int, Front] = {}
 
     def _front(self, number: int) -> Front:
+        """Return a front, ordered when it is first needed."""
         if number not in self._fronts:
             part = slice(self._cuts[number], self._cuts[number + 1])
             self._fronts[number] = Front(self._rows[part], self._repeats[part])
         return self._fronts[number]
 
     def place(self, x: Costs) -> tuple[int, int]:
-        """The front of `x` [D], and how many of the results come before it.
+        """Return the front of `x` [D], and how many of the results come before it.
 
-        Exact for one of the results. Another is placed among them as they are ordered without it: the front is exact,
-        the place in it too unless x beats results of that front, which would leave it, or extends it.
+        Both are exact for one of the results. Another is placed among them as they are ordered without it: its front is
+        exact, its place too unless x beats results of that front, which would leave it, or extends the front.
         """
-        fronts = len(self._cuts) - 1  # one that beats x has another in each front before
+        fronts = len(self._cuts) - 1  # x is beaten by a result of each front before its own
         number = bisect_left(range(fronts), True, key=lambda i: not self._front(i).beats(x))
         inside = self._front(number).place(x) if number < fronts else 0
         return number, int(self._before[self._cuts[number]]) + inside
 
 
 class Rung:
-    """Results of trials at one number of iterations, each of which is told at once whether it is among the best.
+    """The results of trials at one number of iterations, each of which is placed as it comes.
 
     With up to 64 results, and whenever there are a sixteenth more than at the last time, all are ranked again, and the
     answer is exact. In between, a result is placed among those of the last ranking (`Ranking.place`), as if it had come
@@ -184,7 +195,7 @@ class Rung:
     objectives, plus one vectorised pass over the front in which the result comes to lie.
 
     Args:
-        reduction: the best 1 / reduction go on.
+        reduction: the best 1 / reduction continue.
     """
 
     EXACT, GROWTH = 64, 1 / 16
@@ -196,7 +207,7 @@ class Rung:
         self._ranked = 0
 
     def add(self, trial: str, costs: Sequence[float]) -> bool:
-        """Records a trial's result and says whether the trial goes on.
+        """Record a trial's result; return whether the trial continues.
 
         It does if fewer than 1 / reduction of the results (the new one included) come before it, and if it is one of
         the first D in front 0: with few results, that is who is best in one of the objectives. A result that is not

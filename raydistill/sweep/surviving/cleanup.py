@@ -1,4 +1,4 @@
-"""What is not needed any more when a sweep has ended."""
+"""The removal of what is not needed any more when a sweep has ended."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -10,16 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from raydistill.sweep.surviving.tune_state import STATE_FILES
+from raydistill.private_api.tune_trials import STATE_FILES, kept_checkpoints
 from raydistill.system.storage import names, open_place
 
 AT_ONCE = 16  # requests to an object store
 
 
 def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
-    """Deletes older checkpoints of finished trials, an earlier front's artifacts, and Tune's tables of earlier drivers.
+    """Delete older checkpoints of finished trials, an earlier front's artifacts, and Tune's state of earlier drivers.
 
-    Only now: while a sweep runs, Tune's table in the storage may lag behind, and a resumed trial would look for them.
+    While a sweep runs they must stay: Tune's state in the storage may be older, and a resumed trial would need them.
 
     Args:
         folder: the sweep's folder or address.
@@ -31,11 +31,10 @@ def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
     old = [f"{place}/front/{name}" for name in names(filesystem, f"{place}/front") if name not in needed]
     for trial in trials:
         if trial.status == "TERMINATED" and trial.checkpoint is not None:
-            kept = trial.run_metadata.checkpoint_manager.best_checkpoint_results
-            old += [result.checkpoint.path for result in kept if result.checkpoint.path != trial.checkpoint.path]
+            old += [path for path in kept_checkpoints(trial) if path != trial.checkpoint.path]
 
     def delete(path: str, how: Callable[[str], None] = filesystem.delete_dir) -> None:
-        with suppress(OSError):  # it is gone already, or the store is away: nothing depends on it
+        with suppress(OSError):  # it is gone already, or the storage fails: nothing depends on it
             how(path)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -45,6 +44,6 @@ def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
 
 
 def _older_states(filesystem: pa.fs.FileSystem, place: str) -> list[str]:
-    """What Tune wrote in earlier drivers; it reads the newest of each kind, by name."""
+    """Return the state files that Tune wrote in earlier drivers; it reads the newest of each kind, by name."""
     there = names(filesystem, place)
     return [f"{place}/{name}" for kind in STATE_FILES for name in matching(there, kind)[:-1]]

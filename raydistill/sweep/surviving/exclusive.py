@@ -1,6 +1,6 @@
-"""Making a file that must not be there yet, such that of several processes one alone succeeds.
+"""The creation of a file that must not be there yet, such that of several processes one alone succeeds.
 
-pyarrow's file systems can do that nowhere; a folder can, and so can S3 through boto3.
+pyarrow's file systems have no such operation; a local folder has one, and so has S3 through boto3.
 """
 
 import secrets
@@ -19,9 +19,9 @@ PROBE = "probe"
 
 
 def exclusive_maker(folder: str) -> tuple[Make, str]:
-    """What makes files in a folder or at an address, and why it may let two processes succeed; empty if it does not.
+    """Return what makes files in a folder or at an address, and why two processes may succeed; empty if they cannot.
 
-    Where it may, the later of two that write at the same moment is the one whose content stays.
+    Where they may, the file has the content of the later of two that write at the same moment.
     """
     if isinstance(open_place(folder)[0], pa.fs.LocalFileSystem):
         return lambda name, data: _make_local(Path(open_place(folder)[1], name), data), ""
@@ -34,13 +34,13 @@ def exclusive_maker(folder: str) -> tuple[Make, str]:
             why = "its server takes no conditional writes"
         except ImportError:
             why = "boto3 is missing (uv run --extra aws ..., or pip install 'boto3>=1.36')"
-        except Exception as error:  # of boto3, botocore or what they stand on: pyarrow may do what they cannot
+        except Exception as error:  # of boto3 or what it uses: pyarrow may write where boto3 cannot
             why = f"boto3 cannot write there: {' '.join(str(error).split())[:200]}"
     return lambda name, data: _make_perhaps(join(folder, name), data), why
 
 
 def s3_client(address: str) -> tuple[Any, str, str]:
-    """boto3's client for an address as pyarrow takes it, its bucket and its key."""
+    """Return boto3's client for an address as pyarrow takes it, its bucket and its key."""
     import boto3
     from botocore.config import Config
 
@@ -60,7 +60,7 @@ def s3_client(address: str) -> tuple[Any, str, str]:
 
 
 def takes_conditions(client: Any, bucket: str, key: str) -> bool:
-    """Whether a server heeds the condition on a write: some of the S3 protocol know none and write all the same."""
+    """Return whether a server obeys the condition on a write: some servers of the S3 protocol ignore it."""
     name = f"{key}/{PROBE}-{secrets.token_hex(8)}"  # this call's own: several sweeps may begin at once
     try:
         return put_new(client, bucket, name, b"") and not put_new(client, bucket, name, b"")
@@ -69,7 +69,11 @@ def takes_conditions(client: Any, bucket: str, key: str) -> bool:
 
 
 def put_new(client: Any, bucket: str, key: str, data: bytes) -> bool:
-    """Writes an object; returns False where there is one of that name already. An OSError says why it cannot."""
+    """Write an object; return False where there is one of that name already.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -84,6 +88,7 @@ def put_new(client: Any, bucket: str, key: str, data: bytes) -> bool:
 
 
 def _make_local(file: Path, data: bytes) -> bool:
+    """Write a new file; return False where there is one already."""
     try:
         with open(file, "xb") as stream:
             try:
@@ -97,6 +102,7 @@ def _make_local(file: Path, data: bytes) -> bool:
 
 
 def _make_perhaps(file: str, data: bytes) -> bool:
+    """Write a new file as `_make_local` does, except that two processes may succeed at the same moment."""
     if exists(file):
         return False
     filesystem, inside = open_place(file)

@@ -1,6 +1,6 @@
-"""Who holds a sweep, by the file that its driver renews, and whether that driver lives.
+"""The holder of a sweep, read from the file that its driver renews, and whether that driver lives.
 
-Of a process of this machine that is known at once, of others by their renewals alone.
+Whether a process of this machine lives is known at once; for others the renewals alone show it.
 """
 
 import json
@@ -20,17 +20,17 @@ from raydistill.system.storage import join, names, open_place, read_file
 
 FOLDER = "driver"
 HEARTBEAT = 5.0  # seconds between two renewals
-LEASE = 30.0  # that a renewal holds for; others wait a heartbeat longer
+LEASE = 30.0  # seconds for which a renewal holds; others wait a heartbeat longer
 
 State = Literal["alive", "stopped", "dead", "unknown"]
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a sweep, as its file says; by default of a file that is only half made.
+    """The holder of a sweep, as its file says; the defaults stand for a file that is not written to its end yet.
 
-    name: for those who are refused. token: this holder's alone. machine, pid, started: of its process. beat: when the
-    lease was last renewed, in seconds since 1970. ended: whether it gave the sweep back.
+    name: shown to those who are refused. token: this holder's alone. machine, pid, started: of its process. beat: when
+    the lease was last renewed, in seconds since 1970. ended: whether it gave the sweep back.
     """
 
     name: str = "another process"
@@ -43,12 +43,12 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """This one, from now on."""
+        """Return a holder for this process, which renews its lease now."""
         return cls(signature(), secrets.token_hex(8), this_machine(), os.getpid(), started(os.getpid()), time.time())
 
     @classmethod
     def read(cls, data: bytes) -> "Holder":
-        """From the file's bytes."""
+        """Return the holder that a file's bytes describe."""
         try:
             values = json.loads(data)
             return cls(**values | {"beat": float(values["beat"]), "pid": int(values["pid"])})
@@ -56,34 +56,34 @@ class Holder:
             return cls()
 
     def to_bytes(self) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return json.dumps(asdict(self)).encode()
 
     @property
     def state(self) -> State:
-        """What its process does, where that is one of this machine."""
+        """The state of its process; `unknown` for one of another machine."""
         here = bool(self.machine) and self.machine == this_machine()
         return state_of(self.pid, self.started) if here else "unknown"
 
     @property
     def free(self) -> bool:
-        """Whether it has ended for certain."""
+        """Whether the holder has ended for certain."""
         return self.ended or self.state == "dead"
 
     @property
     def lives(self) -> bool:
-        """Whether it lives for certain."""
+        """Whether the holder lives for certain."""
         return self.state == "alive" and time.time() - self.beat < 2 * HEARTBEAT
 
     @property
     def lapses(self) -> float:
-        """Seconds until the lease has lapsed if it is not renewed; two heartbeats at least, as clocks differ."""
+        """The seconds until the lease lapses unless it is renewed; two heartbeats at least, as clocks differ."""
         age = max(0.0, time.time() - self.beat)
         return max(LEASE + HEARTBEAT - age, 2 * HEARTBEAT)
 
 
 def newest(filesystem: pa.fs.FileSystem, folder: str) -> tuple[int, Holder]:
-    """The highest number among leases, and whose it is; 0 where there is none."""
+    """Return the highest number among the leases in a folder, and its holder; 0 where there is none."""
     number = max((int(name) for name in names(filesystem, folder) if name.isdecimal()), default=0)
     if not number:
         return 0, Holder("nobody", ended=True)
@@ -93,7 +93,7 @@ def newest(filesystem: pa.fs.FileSystem, folder: str) -> tuple[int, Holder]:
 
 
 def sign_of_life(place: str) -> float:
-    """When the driver of a sweep last renewed its lease, in seconds since 1970; 0 where there is none."""
+    """Return when the driver of a sweep last renewed its lease, in seconds since 1970; 0 where there is none."""
     filesystem, inside = open_place(join(place, FOLDER))
     try:
         return newest(filesystem, inside)[1].beat
@@ -102,12 +102,15 @@ def sign_of_life(place: str) -> float:
 
 
 def file_name(number: int) -> str:
-    """Of a lease."""
+    """Return the name of a lease's file."""
     return f"{number:06d}"
 
 
 def this_machine() -> str:
-    """This boot of this machine, and its list of processes (containers have one each); empty where it is not known."""
+    """Return the id of this boot of this machine and of its list of processes; empty where they are not known.
+
+    Each container has a list of processes of its own.
+    """
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -115,12 +118,12 @@ def this_machine() -> str:
 
 
 def started(pid: int) -> str:
-    """When a process was started, in a clock of the machine's own: numbers of processes are used again."""
+    """Return when a process was started, in clock ticks since the boot: numbers of processes are used again."""
     return _stat(pid)[1]
 
 
 def state_of(pid: int, start: str) -> State:
-    """What the process of this number does that was started then."""
+    """Return the state of the process that has this number and was started at this time."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -134,7 +137,10 @@ def state_of(pid: int, start: str) -> State:
 
 
 def _stat(pid: int) -> tuple[str, str]:
-    """The letter of a process's state (of one that ended and nobody asked how: Z) and its start; empty where hidden."""
+    """Return the letter of a process's state and its start; empty where the system hides them.
+
+    The letter is Z for a process that has ended and whose parent has not asked for its exit code.
+    """
     with suppress(OSError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
         return fields[0], fields[19]

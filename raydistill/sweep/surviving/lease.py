@@ -1,8 +1,8 @@
-"""One driver a sweep: it holds the sweep's lease, a small file in the folder `driver` that it renews every few seconds.
+"""The lease of a sweep, by which one driver alone runs it: a file in the folder `driver`, renewed every 5 seconds.
 
 The renewals are the driver's sign of life. The files are numbered, and the highest counts. To take a sweep over is to
-make the next number, which the storage lets one process alone do. A driver that slept meanwhile finds the higher
-number, whatever has become of the other since: the highest is not deleted, only marked as ended.
+make the next number, which the storage lets one process alone do. A driver that was suspended meanwhile finds the
+higher number, even if the other driver has ended since: the highest is not deleted, only marked as ended.
 """
 
 import threading
@@ -38,24 +38,24 @@ class Lease:
         self.folder = f"{self.sweep}/{FOLDER}"
         self.me = Holder.this_process()
         self.number = 0
-        self.lost = ""  # why
-        self.idle = now()  # since when nothing was tried
+        self.lost = ""  # why the lease is lost; empty while it is not
+        self.idle = now()  # when this process last ran for certain
         self.renewed = self.tried = self.idle  # when the last renewal that succeeded began, and the last one ended
-        self._made: list[Path] = []  # folders that were missing
+        self._made: list[Path] = []  # folders that were missing, and are deleted with a sweep that never began
         self._trying = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     @property
     def held(self) -> bool:
-        """Whether the sweep may be written to: nobody else can have it yet."""
+        """Whether the sweep may be written to: no other driver can have it yet."""
         return not self.lost and now() - self.renewed < LEASE
 
     def check(self) -> None:
-        """Returns while the sweep is this driver's; the storage is asked where the driver was suspended just now.
+        """Check that the sweep is this driver's; where the driver was suspended, the storage is asked first.
 
         Raises:
-            UserError: it is another's, or the driver was suspended for longer than its lease.
+            UserError: it is another driver's, or this one was suspended for longer than its lease.
         """
         if now() - self.tried > LEASE:
             self._renew(patience=HEARTBEAT)
@@ -63,7 +63,10 @@ class Lease:
             raise UserError(f"{self.place}: {self.lost}; this driver ends, and writes nothing more there")
 
     def take(self, tell: Callable[[str], None]) -> None:
-        """Gets the lease: at once where nobody has it, else when it has lapsed; `tell` is told how long that takes.
+        """Take the lease: at once where nobody has it, else when it has lapsed.
+
+        Args:
+            tell: is called with a line that says how long that takes.
 
         Raises:
             UserError: another driver has it and lives; or the place cannot be written to.
@@ -75,6 +78,7 @@ class Lease:
         self._thread.start()
 
     def _take(self, tell: Callable[[str], None]) -> None:
+        """Take the lease, and delete the files of earlier ones; errors of the storage are raised as they are."""
         make, why = exclusive_maker(join(self.place, FOLDER))
         if why:
             tell(f"{self.place}: two sweeps that begin there at the same moment are not kept apart: {why}")
@@ -101,20 +105,25 @@ class Lease:
                 self.filesystem.delete_file(f"{self.folder}/{old}")
 
     def _make(self, make: Callable[[str, bytes], bool]) -> None:
-        """Tries to be the first with the next number."""
+        """Try to be the first with the next number."""
         self.me, self.renewed = replace(self.me, beat=time.time()), now()
         self.tried = self.idle = self.renewed
         if isinstance(self.filesystem, pa.fs.LocalFileSystem):
             self._made = make_folder(Path(self.folder)) or self._made
-        with suppress(FileNotFoundError):  # taken away just now by one that ended
+        with suppress(FileNotFoundError):  # the folder was just deleted by a driver that ended
             make(file_name(self.number + 1), self.me.to_bytes())
 
     def _beat(self) -> None:
+        """Renew the lease every HEARTBEAT seconds until it is lost or released; the thread runs this."""
         while not self.lost and not self._over.wait(HEARTBEAT):
             self._renew()
 
     def _renew(self, patience: float = -1) -> None:
-        """Once; one that lapsed while the storage was away is held again if nobody took it."""
+        """Renew the lease once; one that lapsed while the storage failed is held again if nobody took it.
+
+        Args:
+            patience: seconds to wait for a renewal that another thread has begun; -1 for as long as it takes.
+        """
         if not self._trying.acquire(timeout=patience):
             return
         begin = now()
@@ -127,17 +136,17 @@ class Lease:
             elif holder.token == self.me.token:
                 self.me = replace(self.me, beat=time.time())
                 replace_file(self.filesystem, f"{self.folder}/{file_name(number)}", self.me.to_bytes())
-                self.renewed = self.tried = begin  # which is long ago where it was suspended in between
+                self.renewed = self.tried = begin  # which is long ago where the process was suspended in between
             else:
                 self.lost = f"was taken over by {holder.name}" if number else "was moved or deleted"
-        except OSError:  # the mailbox says so
+        except OSError:  # what writes the index to the storage warns of it
             self.tried = now()
         finally:
             self.idle = now()
             self._trying.release()
 
     def release(self) -> None:
-        """Ends it; of a sweep that never began nothing is left."""
+        """Give the lease back; of a sweep that never began no file stays."""
         self._over.set()
         self._thread.join(HEARTBEAT)
         if not self.held:
@@ -155,7 +164,7 @@ class Lease:
 
 @contextmanager
 def leased(place: str, tell: Callable[[str], None] = lambda line: None) -> Iterator[Lease]:
-    """Within it this process is the driver of the sweep in a folder or at an address; errors as of `Lease.take`."""
+    """Make this process the driver of the sweep in a folder or at an address; errors are those of `Lease.take`."""
     lease = Lease(place)
     lease.take(tell)
     try:
@@ -165,5 +174,5 @@ def leased(place: str, tell: Callable[[str], None] = lambda line: None) -> Itera
 
 
 def now() -> float:
-    """Seconds, on a clock that goes on while the process or the machine is suspended."""
+    """Return seconds on a clock that also counts while the process or the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()

@@ -1,5 +1,6 @@
-"""After the driver died: the trials' folders are brought in line with what Tune knows of the trials."""
+"""The repair of the trials' folders after the driver died, by what Tune knows of the trials."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
+from raydistill.private_api.tune_trials import folder_name, kept_checkpoints
 from raydistill.runs.checkpoint import load_checkpoint
 from raydistill.store.artifact import load
 from raydistill.sweep.searching.trial import BEST
@@ -18,33 +20,33 @@ from raydistill.system.storage import names, open_place
 ABANDONED = "abandoned"
 
 
-def mend(folder: str, trials: Iterable[Any], staging: Path) -> None:
-    """Brings the folders of trials in line with what Tune knows of them.
+def repair_trials(folder: str, trials: Iterable[Any], staging: Path) -> None:
+    """Bring the folders of trials in line with what Tune knows of them.
 
-    Trials that it does not know (begun in the last seconds before the driver died; the search suggests them anew) are
-    set aside. The checkpoint from which a trial goes on is replaced by a newer one where it is gone or not whole, and
-    those after it are removed.
+    Trials that Tune does not know (begun in the last seconds before the driver died; the search suggests them anew) are
+    set aside. The checkpoint from which a trial is resumed is replaced by a newer one where it is gone or not whole;
+    the checkpoints after it are removed.
 
     Args:
         folder: of the sweep.
-        trials: Tune's, of this sweep.
-        staging: the driver's own folder of files for the storage, which an earlier driver on this host has left.
+        trials: Tune's trials of this sweep.
+        staging: the driver's local folder of files for the storage, which an earlier driver on this host has left.
     """
     filesystem, inside = open_place(folder)
-    known = {Path(trial.storage.trial_fs_path).name: trial for trial in trials}
+    known = {folder_name(trial): trial for trial in trials}
     for local in staging.glob("trial-*"):
         if local.name not in known:
-            shutil.rmtree(local)  # else it would be uploaded again
+            shutil.rmtree(local)  # Tune would upload it again
     for name in names(filesystem, inside, "trial-*"):
         if name not in known:
             _move(filesystem, f"{inside}/{name}", f"{inside}/{ABANDONED}/{name}")
         elif not known[name].is_finished():
-            kept = known[name].run_metadata.checkpoint_manager.best_checkpoint_results
-            _mend_trial(filesystem, f"{inside}/{name}", sorted(Path(each.checkpoint.path).name for each in kept))
+            kept = sorted(os.path.basename(path) for path in kept_checkpoints(known[name]))
+            _repair_trial(filesystem, f"{inside}/{name}", kept)
 
 
-def _mend_trial(filesystem: pa.fs.FileSystem, folder: str, kept: list[str]) -> None:
-    """Of one trial; `kept` are the names of the checkpoints that Tune thinks are there, the last one the newest."""
+def _repair_trial(filesystem: pa.fs.FileSystem, folder: str, kept: list[str]) -> None:
+    """Repair one trial's folder; `kept` are the names of the checkpoints that Tune expects there, the newest last."""
     there = names(filesystem, folder, "checkpoint_*")
     latest = kept[-1] if kept else None
     if latest is not None and not _whole(filesystem, f"{folder}/{latest}"):
@@ -55,12 +57,12 @@ def _mend_trial(filesystem: pa.fs.FileSystem, folder: str, kept: list[str]) -> N
     for name in there:
         if latest is None or name > latest:
             filesystem.delete_dir(f"{folder}/{name}")
-    for name in kept:  # Tune stumbles over one that it wants to delete and that is not there
+    for name in kept:  # Tune fails where it wants to delete a checkpoint that is not there
         filesystem.create_dir(f"{folder}/{name}")
 
 
 def _whole(filesystem: pa.fs.FileSystem, checkpoint: str) -> bool:
-    """Whether a trial can go on from a checkpoint."""
+    """Return whether a trial can be resumed from a checkpoint."""
     with tempfile.TemporaryDirectory() as local:
         try:
             pa.fs.copy_files(checkpoint, local, source_filesystem=filesystem, use_threads=False)
@@ -72,11 +74,12 @@ def _whole(filesystem: pa.fs.FileSystem, checkpoint: str) -> bool:
 
 
 def _move(filesystem: pa.fs.FileSystem, source: str, target: str) -> None:
+    """Move a folder."""
     _copy(filesystem, source, target)
     filesystem.delete_dir(source)
 
 
 def _copy(filesystem: pa.fs.FileSystem, source: str, target: str) -> None:
-    """Not a rename: object stores have none for folders."""
+    """Copy a folder, file by file: object stores cannot rename one."""
     filesystem.create_dir(target, recursive=True)
     pa.fs.copy_files(source, target, source_filesystem=filesystem, destination_filesystem=filesystem, use_threads=False)

@@ -1,15 +1,12 @@
-"""Which trials that failed are tried again: their own errors are counted, the loss of their machine is not.
+"""Which failed trials are retried: the errors of a trial's own are counted, the loss of its machine is not.
 
-Tune has one limit for both, does not retry a trial whose reused actor was lost between two trials, ends the sweep when
-Ray kills an actor for want of memory, and offers no hook for any of it. So within `failures_judged` the method in which
-its controller handles a failure asks `Judge` first.
+Tune has one limit for both, does not retry a trial whose reused actor was lost between two trials, and ends the sweep
+when Ray kills an actor because a node is out of memory. Within `failures_judged`, `Judge` decides instead.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
@@ -19,23 +16,23 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from raydistill.private_api.tune import failures_handled, losses_as_actor_errors
 from raydistill.system.errors import Lost, UserError
 
 LOSSES = 8
-"""A trial lost so many times in a row, without a result in between, is given up: it may be what kills its machine."""
+"""The losses in a row, without a result in between, after which a trial is given up: it may kill its machine."""
 
 NOT_ITS_FAULT = (RayActorError, ObjectLostError, OutOfMemoryError, WorkerCrashedError, RaySystemError, Lost)
-"""What a trial's code may raise for want of others."""
+"""Errors that a trial's code raises because something else was lost."""
 
 
 class Judge:
-    """Decides which failed trials go on from their last checkpoint.
+    """A count of each trial's failures, which decides whether the trial is retried from its last checkpoint.
 
     Args:
-        failures: how many errors of its own a trial may raise and still go on.
+        failures: how many errors of its own a trial may raise and still be retried.
     """
 
     def __init__(self, failures: int) -> None:
@@ -44,11 +41,11 @@ class Judge:
         self.losses: dict[str, tuple[int, int]] = {}  # for each trial the steps it had done, and losses since
 
     def again(self, trial_id: str, steps: int, error: Exception) -> bool:
-        """Whether the trial is tried again.
+        """Count a failure; return whether the trial is retried.
 
         Args:
-            trial_id: which.
-            steps: that it has done, by its last result.
+            trial_id: the trial that failed.
+            steps: the steps it has done, by its last result.
             error: what Ray reported.
         """
         if is_lost(error):
@@ -57,13 +54,13 @@ class Judge:
             self.losses[trial_id] = (max(steps, before), count)
             return count < LOSSES
         if _raised(error, UserError):
-            return False  # it would say the same again
+            return False  # it would be raised again
         self.own[trial_id] = self.own.get(trial_id, 0) + 1
         return self.own[trial_id] <= self.failures
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether a process or a machine was lost, rather than the trial's code having raised the error."""
+    """Return whether a process or a machine was lost, rather than an error raised by the trial's code."""
     in_start = isinstance(error, RayActorError) and error.actor_init_failed
     if in_start or isinstance(error, RayTaskError):
         return any(_raised(error, kind) for kind in NOT_ITS_FAULT)
@@ -71,7 +68,7 @@ def is_lost(error: Exception) -> bool:
 
 
 def _raised(error: Exception, kind: type[Exception]) -> bool:
-    """Whether this is what the trial's code raised; of its start Ray keeps no more than the words."""
+    """Return whether the trial's code raised such an error; of one raised at its start Ray keeps the text alone."""
     if isinstance(error, RayActorError):
         return f"{kind.__module__}.{kind.__qualname__}:" in str(error)
     return isinstance(getattr(error, "cause", error), kind)
@@ -79,36 +76,18 @@ def _raised(error: Exception, kind: type[Exception]) -> bool:
 
 @contextmanager
 def failures_judged(failures: int) -> Iterator[None]:
-    """Within it the trials of this process's sweeps are retried as `Judge` decides.
+    """Have `Judge` decide within this context which failed trials of this process's sweeps are retried.
 
     Args:
-        failures: how many errors of its own a trial may raise and still go on.
+        failures: how many errors of its own a trial may raise and still be retried.
     """
     judge = Judge(failures)
-    handle: Any = TuneController._process_trial_failure
-    notice: Any = RayActorManager._actor_task_failed
 
-    def noticed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")  # others end the sweep
-        notice(manager, tracked_actor_task, exception)
-
-    def judged(controller: Any, trial: Any, exception: Exception) -> None:
-        lost = is_lost(exception)
-        if lost and trial.status != Trial.RUNNING:
-            return  # said twice of an actor that was being reused; the first time did it
-        controller._resetting_trials.discard(trial)  # else it would wait for ever for that actor
-        if trial.status == Trial.PENDING:  # its error came from the reuse of an actor; Tune retries running ones only
-            controller._unstage_trial_with_resources(trial)
-            controller._set_trial_status(trial, Trial.RUNNING)
+    def decide(trial: Trial, error: Exception) -> bool | None:
+        if is_lost(error) and trial.status != Trial.RUNNING:
+            return None  # Ray reports the loss of an actor that was being reused twice; the first report was enough
         steps = (trial.last_result or {}).get("training_iteration", 0)
-        trial.max_failures = -1 if judge.again(trial.trial_id, steps, exception) else 0
-        handle(controller, trial, exception)
+        return judge.again(trial.trial_id, steps, error)
 
-    TuneController._process_trial_failure = judged
-    RayActorManager._actor_task_failed = noticed
-    try:
+    with losses_as_actor_errors(), failures_handled(decide):
         yield
-    finally:
-        TuneController._process_trial_failure = handle
-        RayActorManager._actor_task_failed = notice

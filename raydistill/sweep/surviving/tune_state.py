@@ -1,12 +1,11 @@
-"""What Tune knows of a sweep, kept such that the driver may be killed at any moment.
+"""Tune's state of a sweep, kept such that the driver may be killed at any moment.
 
 Tune writes its state (trials, search, callbacks) as several files over the old ones, and deletes checkpoints that the
-state in storage may still name. A driver killed in between would leave a sweep that cannot go on. So `Bookkeeper` puts
-the same files into one, `state.zip`, which is replaced whole; `put_back` unpacks it before a resume; and the first step
-after a resume brings the trials' folders in line with it.
+state in the storage may still name. A driver killed in between would leave a sweep that cannot be resumed. So
+`Bookkeeper` puts the same files into one, `state.zip`, which is replaced whole; `put_back` unpacks it before a resume;
+and the first step after a resume repairs the trials' folders (`raydistill.sweep.surviving.repair`).
 """
 
-import copy
 import io
 import time
 import zipfile
@@ -17,25 +16,27 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ray.air.execution._internal.event_manager import RayEventManager
 from ray.tune import Callback
-from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
-from ray.tune.execution.tune_controller import TuneController
 
+from raydistill.private_api.tune import (
+    before_each_result,
+    restored_in_place,
+    restored_without_decisions,
+    state_written_by_time_alone,
+)
+from raydistill.private_api.tune_trials import MOMENT, STATE_FILES, staging_folder
 from raydistill.sweep.surviving.lease import Lease
-from raydistill.sweep.surviving.repair import mend
+from raydistill.sweep.surviving.repair import repair_trials
 from raydistill.system.errors import UserError
 from raydistill.system.storage import exists, join, names, open_place, read_file, replace_file
 
 STATE = "state.zip"
-STATE_FILES = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl", "callback-states-*.pkl")
-DECISIONS = ("_cached_trial_decisions", "_queued_trial_decisions")  # a restored Tune begins without any
 LOOK = 1.0  # seconds between two looks for a new state
-AWAY = 120.0  # and after the storage did not take it: the driver waits for each try, which may take half a minute
+AWAY = 120.0  # seconds until the next try when the storage failed: the driver waits for each, maybe for half a minute
 
 
 class Bookkeeper(Callback):
-    """Copies Tune's state to `folder`/state.zip whenever it is new, and mends the trials' folders after a resume.
+    """A callback that copies Tune's state to `folder`/state.zip whenever it is new, and repairs a resumed sweep.
 
     Ray calls the methods with keywords.
 
@@ -46,29 +47,29 @@ class Bookkeeper(Callback):
 
     def __init__(self, folder: str, lease: Lease) -> None:
         self.folder, self.lease = folder, lease
-        self.mended = False
-        self.copied = 0
-        self.due = 0.0  # the next look
+        self.repaired = False
+        self.copied = 0  # when the state that was copied last was written, in nanoseconds since 1970
+        self.due = 0.0  # when to look for a new state
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Before Tune decides anything; its files are whole now, as it writes them in this same thread."""
+        """Copy the state before Tune decides anything: its files are whole now, as the same thread writes them."""
         if not trials:
             return
-        staging = Path(trials[0].storage.experiment_driver_staging_path)
-        if not self.mended:
-            self.mended = True
-            mend(self.folder, trials, staging)
+        staging = staging_folder(trials[0])
+        if not self.repaired:
+            self.repaired = True
+            repair_trials(self.folder, trials, staging)
         if time.monotonic() >= self.due and self.lease.held:
             kept = self._keep(staging)
             self.due = time.monotonic() + (LOOK if kept else AWAY)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """After Tune's last writing, so that a stopped sweep goes on from its last checkpoints."""
+        """Copy what Tune wrote last, so that a stopped sweep is resumed from its last checkpoints."""
         if trials and self.lease.held:
-            self._keep(Path(trials[0].storage.experiment_driver_staging_path))
+            self._keep(staging_folder(trials[0]))
 
     def _keep(self, staging: Path) -> bool:
-        """Returns whether the storage has the newest state; Tune says why not."""
+        """Copy the newest state; return whether the storage has it. Where it fails Tune reports the reason."""
         newest = max(staging.glob(STATE_FILES[0]), default=None)
         written = newest.stat().st_mtime_ns if newest is not None else 0
         if written != self.copied:
@@ -83,68 +84,27 @@ class Bookkeeper(Callback):
 
 @contextmanager
 def tune_state_amended(lease: Lease) -> Iterator[None]:
-    """Within it Tune writes its state as often as that takes a twentieth of its time, and reads no old decisions in it.
+    """Change within this context how Tune writes its state and how it is restored, for a sweep that may be killed.
 
-    By itself it writes after every other checkpoint of any trial, so that no checkpoint is gone that the state names,
-    and with thousands of trials (25 kB each) is busy with nothing else. `mend` makes that unnecessary.
+    Tune writes its state as often as that takes a twentieth of its time, not after checkpoints. So the state in the
+    storage may name checkpoints that are gone; `repair_trials` replaces them. While the lease is not held nothing is
+    written.
 
-    And it keeps there that a trial is to end once its last checkpoint is made. Restored from an earlier one, that trial
-    would end after its next checkpoint, wherever it is then.
+    A restored Tune ends no trial by a decision of an earlier driver, and keeps all trials where the sweep is now.
 
-    It forgets where the sweep lay before, so that trials begun after a resume lie where the others are.
-
-    It writes nothing while the lease is not held. Where the driver was suspended, it hears nothing of its trials before
-    it is known that the sweep is still its own.
+    Where the driver was suspended, Tune takes no result before it is known that the sweep is still this driver's.
     """
-    noted: Any = _ExperimentCheckpointManager.on_trial_checkpoint
-    restore: Any = TuneController.__setstate__
-    resume: Any = TuneController.resume
-    write: Any = _ExperimentCheckpointManager.sync_up_experiment_state
-    hear: Any = RayEventManager.resolve_future
-
-    def without_decisions(controller: Any, state: dict[str, Any]) -> None:
-        restore(controller, {key: value for key, value in state.items() if key not in DECISIONS})
-
-    def resume_here(controller: Any, *arguments: Any, **options: Any) -> None:
-        resume(controller, *arguments, **options)
-        forget_old_place(controller)
-
-    def write_own(manager: Any, *arguments: Any, **options: Any) -> None:
-        if lease.held:
-            write(manager, *arguments, **options)
-
-    def hear_own(manager: Any, future: Any) -> None:
-        lease.check()
-        hear(manager, future)
-
-    _ExperimentCheckpointManager.on_trial_checkpoint = lambda manager, trial: None
-    _ExperimentCheckpointManager.sync_up_experiment_state = write_own
-    TuneController.__setstate__ = without_decisions
-    TuneController.resume = resume_here
-    RayEventManager.resolve_future = hear_own
-    try:
+    with (
+        state_written_by_time_alone(lambda: lease.held),
+        restored_without_decisions(),
+        restored_in_place(),
+        before_each_result(lease.check),
+    ):
         yield
-    finally:
-        _ExperimentCheckpointManager.on_trial_checkpoint = noted
-        _ExperimentCheckpointManager.sync_up_experiment_state = write
-        TuneController.__setstate__ = restore
-        TuneController.resume = resume
-        RayEventManager.resolve_future = hear
-
-
-def forget_old_place(controller: Any) -> None:
-    """Has a restored Tune keep everything in the folder or at the address that it was restored from.
-
-    Itself it moves the trials that it has, but not what new ones are made of, nor by what the trials' logs are sent.
-    """
-    experiment, here = controller._search_alg._experiment, controller._storage
-    experiment.storage = experiment.spec["storage"] = here
-    for trial in controller._trials:
-        trial.storage.syncer = copy.copy(here.syncer)
 
 
 def pack(folder: Path) -> bytes:
-    """The newest of each of Tune's state files, as a zip file."""
+    """Return the newest of each of Tune's state files, as a zip file."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for pattern in STATE_FILES:
@@ -155,26 +115,26 @@ def pack(folder: Path) -> bytes:
 
 
 def begun(folder: str) -> bool:
-    """Whether a sweep's folder holds a state to go on from.
+    """Return whether a sweep's folder holds a state from which it can be resumed.
 
-    Not if the driver ended in its first seconds, before there was one: files that Tune had written by then are of
-    different moments, so that the sweep begins anew.
+    It holds none if the driver ended in its first seconds. The files that Tune had written by then are of different
+    moments, so that the sweep begins anew.
     """
     return exists(join(folder, STATE))
 
 
 def put_back(folder: str) -> None:
-    """Makes Tune's state in storage that of state.zip.
+    """Replace Tune's state in the storage by that of state.zip.
 
     Tune takes the newest of each of its files by the time in the name, also among those that an earlier driver left on
     this host. So those of state.zip are named after this moment: a driver may have ended before it could copy its
     newest, or have run on a host whose clock was ahead.
 
     Raises:
-        UserError: it is damaged.
+        UserError: state.zip is damaged.
     """
     filesystem, inside = open_place(folder)
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")  # as Tune writes it
+    now = datetime.now().strftime(MOMENT)
     try:
         with zipfile.ZipFile(io.BytesIO(read_file(filesystem, f"{inside}/{STATE}"))) as archive:
             files = {
