@@ -2,11 +2,12 @@
 
 import logging
 
-from raydistill.sweep.reporting.quiet_loggers import REPORTED_HERE, quiet_loggers
+from raydistill.private_api.tune import LOGGERS
+from raydistill.sweep.reporting.quiet_loggers import quiet_loggers
 
 
 def test_they_write_only_critical_messages_within_it(caplog):
-    ray, other = logging.getLogger(REPORTED_HERE[0]), logging.getLogger("another")
+    ray, other = logging.getLogger(LOGGERS[0]), logging.getLogger("another")
     with quiet_loggers():
         ray.error("a traceback")
         ray.critical("the end")
