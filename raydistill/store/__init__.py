@@ -1,1 +1,1 @@
-"""What is kept: distilled sets and banks as Arrow, in a folder or an object store."""
+"""What is kept: distilled sets and banks as Arrow, in a folder or an object store, and checkpoints."""

@@ -1,7 +1,8 @@
 """A distilled set as Arrow tables of plain types.
 
-An image is nested lists of fixed size, so that its type says its shape, and every reader knows it: 28 x 28 grey ones
-are `fixed_size_list<fixed_size_list<fixed_size_list<float>[28]>[28]>[1]`. Format 1 had them as fixed-shape tensors.
+An image is nested lists of fixed size, so that its type says its shape, and every reader knows the type: images of
+28 x 28 grey pixels are `fixed_size_list<fixed_size_list<fixed_size_list<float>[28]>[28]>[1]`. Format 1 had them as
+fixed-shape tensors.
 """
 
 import json
@@ -21,7 +22,7 @@ from raydistill.method.distilled import inverse_softplus
 def to_tables(
     distilled: DistilledSet, weights: dict[str, Tensor] | None, class_names: Sequence[str]
 ) -> dict[str, pa.Table]:
-    """The tables of an artifact by file name; see `raydistill.store.artifact` for their columns."""
+    """Return the tables of an artifact by file name; see `raydistill.store.artifact` for their columns."""
     distilled = distilled.to(torch.device("cpu"))
     images, labels, raw_rates, rates = (
         values.detach().float().contiguous().numpy()
@@ -67,7 +68,7 @@ def to_tables(
 
 
 def nested(values: npt.NDArray[np.float32]) -> pa.Array:
-    """An array [N, ...] as N lists of fixed size, of lists of fixed size, and so on."""
+    """Turn an array [N, ...] into N lists of fixed size, of lists of fixed size, and so on."""
     array = pa.array(values.ravel())
     for size in reversed(values.shape[1:]):
         array = pa.FixedSizeListArray.from_arrays(array, size)
@@ -75,7 +76,7 @@ def nested(values: npt.NDArray[np.float32]) -> pa.Array:
 
 
 def hugging_face(shape: Sequence[int], class_names: Sequence[str]) -> dict[str, object]:
-    """What Hugging Face datasets wants to know of images.arrow: classes by name. It takes types only as they are."""
+    """Return what Hugging Face datasets reads of images.arrow: the columns' exact types, and the names of classes."""
     number: dict[str, object] = {"dtype": "float32", "_type": "Value"}
     image = number
     for size in reversed(shape):
@@ -92,9 +93,9 @@ def hugging_face(shape: Sequence[int], class_names: Sequence[str]) -> dict[str, 
 def set_from_tables(
     images: pa.Table, schedule: pa.Table, *, steps: int, epochs: int, batch: int, classes: int, channels: int
 ) -> DistilledSet:
-    """The set in the tables, bit for bit. (Format 1 kept step sizes alone: the last bit of some is another.)
+    """Read the set in the tables, bit for bit; of format 1 the last bit of some step sizes may differ.
 
-    Numbers are compared with what the files hold before anything of that size is made.
+    The expected sizes are compared with what the files hold before anything of those sizes is made.
 
     Raises:
         ValueError, ArrowException: the tables are not those of such a set.
@@ -124,7 +125,7 @@ def set_from_tables(
 
 
 def weights_from_table(table: pa.Table) -> dict[str, Tensor]:
-    """Initial weights by name; errors as of `set_from_tables`."""
+    """Read initial weights by name; errors as of `set_from_tables`."""
     names = column(table, "name", pa.string()).to_pylist()
     shapes = column(table, "shape", pa.list_(pa.int32())).to_pylist()
     values = [_tensor(one.values) for one in column(table, "values", pa.large_list(pa.float32()))]
@@ -134,7 +135,7 @@ def weights_from_table(table: pa.Table) -> dict[str, Tensor]:
 
 
 def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-    """A column as one array.
+    """Return a column as one array.
 
     Raises:
         ValueError: there is none of that name and type, or it has gaps.
@@ -149,10 +150,10 @@ def column(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
 
 
 def _pixels(images: pa.Table) -> Tensor:
-    """Column image as a tensor [N, ...]."""
+    """Read the column of images as a tensor [N, ...]."""
     kind = next((field.type for field in images.schema if field.name == "image"), pa.null())
     values, shape = column(images, "image", kind), []
-    if isinstance(kind, pa.FixedShapeTensorType):  # of format 1
+    if isinstance(kind, pa.FixedShapeTensorType):  # Format 1 has these.
         values, shape = values.storage.flatten(), list(kind.shape)
     while pa.types.is_fixed_size_list(values.type):
         shape.append(values.type.list_size)
@@ -163,7 +164,7 @@ def _pixels(images: pa.Table) -> Tensor:
 
 
 def _tensor(values: pa.Array) -> Tensor:
-    """A copy of numbers that may be read-only; ArrowException where one is missing."""
+    """Copy numbers, which may be read-only, into a tensor; raise ArrowException where one is missing."""
     return torch.from_numpy(values.to_numpy().copy())
 
 

@@ -1,7 +1,7 @@
 """A bank of pretrained networks on disk or in an object store: a folder of Arrow files and a manifest.
 
-    networks-00000.arrow ...   one row a network: weights [W] (all parameters in the network's order), val_accuracy,
-                               test_accuracy; a file for each chunk of networks that were trained at once
+    networks-00000.arrow ...   one row for each network: weights [W] (all parameters in the network's order),
+                               val_accuracy, test_accuracy; a file for each chunk of networks that were trained at once
     manifest.json              what they are and the sha256 of each file; written last: without it there is no bank
 
 Any Arrow reader opens it; nothing in it is pickled.
@@ -26,16 +26,14 @@ from raydistill.data import Dataset
 from raydistill.networks import Network
 from raydistill.store.arrow import column, nested
 from raydistill.store.ipc import from_ipc, to_ipc
-from raydistill.store.manifest import Manifest
+from raydistill.store.manifest import MANIFEST, Manifest
 from raydistill.system.device import sharing_tensor
 from raydistill.system.errors import UserError
 from raydistill.system.storage import open_place, read_file, to_json, whole_file
 
-MANIFEST = "manifest.json"
-
 
 class BankManifest(Manifest):
-    """manifest.json. `shapes` names the parameters in the order of a row's weights; accuracies are fractions."""
+    """The content of manifest.json; `shapes` has the parameters in the order of a row's weights."""
 
     formats = (1,)
 
@@ -56,19 +54,19 @@ class BankManifest(Manifest):
 
 @dataclass(frozen=True)
 class Bank:
-    """Pretrained networks [M, W], float32, and what they are."""
+    """Pretrained networks [M, W], float32, and how they were made."""
 
     networks: Tensor
     manifest: BankManifest
     fingerprint: str
-    """sha256 of the manifest, and so of everything."""
+    """The sha256 of the manifest, which has those of the files, and so stands for everything."""
 
     def to(self, device: torch.device) -> "Bank":
-        """The same bank on another device."""
+        """Return the same bank on another device."""
         return replace(self, networks=self.networks.to(device))
 
     def to_numpy(self) -> dict[str, Any]:
-        """As plain values and an array, which a Ray object store shares between processes uncopied."""
+        """Return plain values and an array, which a Ray object store shares between processes without copies."""
         return {
             "networks": self.networks.cpu().numpy(),
             "manifest": self.manifest.model_dump(mode="json"),
@@ -77,14 +75,14 @@ class Bank:
 
     @classmethod
     def from_numpy(cls, values: dict[str, Any]) -> "Bank":
-        """The inverse of `to_numpy`; shares the array's memory, which may be read-only: nothing here writes to it."""
+        """Undo `to_numpy`; the tensor shares the array's memory, which may be read-only: nothing here writes to it."""
         return cls(
             sharing_tensor(values["networks"]), BankManifest.model_validate(values["manifest"]), values["fingerprint"]
         )
 
 
 def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor) -> pa.Table:
-    """One file's networks [N, W] with their accuracies [N]."""
+    """Return the table of one file: networks [N, W] with their accuracies [N]."""
     weights = networks.detach().float().cpu().numpy()
     return pa.table(
         {
@@ -96,20 +94,20 @@ def bank_table(networks: Tensor, val_accuracies: Tensor, test_accuracies: Tensor
 
 
 def network_files(folder: Path, chunk: int) -> Path:
-    """The file of a chunk of networks."""
+    """Return the path of the file of a chunk of networks."""
     return folder / f"networks-{chunk:05d}.arrow"
 
 
 def write_bank_file(path: Path, table: pa.Table) -> None:
-    """Writes one file of networks, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_bytes(to_ipc(table))
+    """Write one file of networks, whole or not at all."""
+    with whole_file(path) as stream:
+        stream.write(to_ipc(table))
 
 
 def write_manifest(
     folder: Path, config: PretrainConfig, data: Dataset, network: Network, provenance: dict[str, Any]
 ) -> BankManifest:
-    """Makes the files of networks in `folder` a bank."""
+    """Write the manifest that makes the files of networks in `folder` a bank."""
     files = {path.name: path.read_bytes() for path in sorted(folder.glob("networks-*.arrow"))}
     tables = [from_ipc(data, name) for name, data in files.items()]
     metrics: dict[str, float | int] = {"nets": sum(len(table) for table in tables)}
@@ -126,13 +124,13 @@ def write_manifest(
         provenance=provenance,
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    with whole_file(folder / MANIFEST) as partial:
-        partial.write_bytes(to_json(manifest.model_dump(mode="json")))
+    with whole_file(folder / MANIFEST) as stream:
+        stream.write(to_json(manifest.model_dump(mode="json")))
     return manifest
 
 
 def read_manifest(path: str | Path) -> tuple[BankManifest, str]:
-    """The manifest of a bank and its sha256.
+    """Read the manifest of a bank, and return it with its sha256.
 
     Raises:
         UserError: there is no bank, or one of a later version.
@@ -152,7 +150,7 @@ def read_manifest(path: str | Path) -> tuple[BankManifest, str]:
 
 
 def load_bank(path: str | Path) -> Bank:
-    """Reads a bank, on the CPU.
+    """Read a bank, on the CPU.
 
     Raises:
         UserError: there is none, or a file is missing, changed or makes no sense.
@@ -177,9 +175,9 @@ def load_bank(path: str | Path) -> Bank:
 
 
 def adapted(config: DistillConfig) -> DistillConfig:
-    """The config with the size and channels of images that its bank was trained on, unless it sets them itself.
+    """Return the config with the size and channels of images that its bank was trained on, unless it sets them itself.
 
-    So that USPS (16 x 16), MNIST (28 x 28) and SVHN (32 x 32, colour) go together in any direction.
+    So networks of USPS (16 x 16), MNIST (28 x 28) and SVHN (32 x 32, colour) can be adapted to each other's images.
 
     Raises:
         UserError: there is no such bank, or its images are of an impossible size.
@@ -198,7 +196,7 @@ def check_bank(
     image_shape: tuple[int, int, int],
     network: Network,
 ) -> None:
-    """Raises UserError unless the bank's networks are of the config's kind, and know these classes."""
+    """Raise UserError unless the bank's networks are of the config's kind, and were trained on these classes."""
     if not same_classes(bank.class_names, class_names):
         theirs, ours = (", ".join(names[:12]) for names in (bank.class_names, class_names))
         raise UserError(
@@ -216,7 +214,7 @@ def check_bank(
 
 
 def same_classes(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether these name the same classes in the same order; "3", "3 - three" and a bare third number are the same."""
+    """Return whether these name the same classes in the same order; "3" and "3 - three" are the same."""
 
     def short(names: tuple[str, ...]) -> list[str]:
         return [name.split(" - ")[0].strip().lower() for name in names]

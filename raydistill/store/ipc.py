@@ -1,4 +1,4 @@
-"""Arrow IPC files as bytes, and back again: ours are never compressed, and those of others may not be."""
+"""Arrow IPC files as bytes, and back: they are never compressed, and compressed ones are refused."""
 
 import struct
 
@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from raydistill.system.errors import UserError
 
-MAGIC = b"ARROW1\0\0"  # between it and the footer lies an IPC stream
+MAGIC = b"ARROW1\0\0"  # Between these bytes and the footer lies an IPC stream.
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A table as the bytes of an Arrow IPC file."""
+    """Return a table as the bytes of an Arrow IPC file."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -18,10 +18,10 @@ def to_ipc(table: pa.Table) -> bytes:
 
 
 def from_ipc(data: bytes, name: str) -> pa.Table:
-    """The table in the bytes of an Arrow IPC file; it takes no more memory than they do.
+    """Read the table in the bytes of an Arrow IPC file; it takes no more memory than they do.
 
     Raises:
-        UserError: it is no such file; names it.
+        UserError: it is no such file; the error names it.
     """
     try:
         stream = pa.py_buffer(data).slice(len(MAGIC))
@@ -29,16 +29,16 @@ def from_ipc(data: bytes, name: str) -> pa.Table:
             raise pa.ArrowInvalid("it does not begin as one, or holds compressed data or dictionaries")
         table = pa.ipc.open_stream(stream).read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, struct.error) as error:  # UnicodeDecodeError: column names
+    except (pa.ArrowException, OSError, UnicodeDecodeError, struct.error) as error:  # UnicodeDecodeError is for names.
         raise UserError(f"{name}: not an Arrow file: {' '.join(str(error)[:200].split())}") from error
     return table
 
 
 def _expands(message: pa.ipc.Message) -> bool:
-    """Whether a message may become larger in memory than it is; `pa.ipc` tells only when it has been made."""
+    """Return whether a message may take more memory than it is long, which `pa.ipc` says only after reading it."""
     if message.type == "schema":
         return False
-    data = bytes(message.metadata)  # a flatbuffer: Message.fbs in Arrow's format
+    data = bytes(message.metadata)  # A flatbuffer, as of Message.fbs in Arrow's format.
     (root,) = struct.unpack_from("<I", data)
     header = _field(data, root, 2)
     if message.type != "record batch" or header is None:
@@ -48,7 +48,7 @@ def _expands(message: pa.ipc.Message) -> bool:
 
 
 def _field(data: bytes, table: int, slot: int) -> int | None:
-    """Where a table of a flatbuffer holds a field, if it has it."""
+    """Return the position of a field in a table of a flatbuffer, if the table has it."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, vtable)
     (offset,) = struct.unpack_from("<H", data, vtable + 4 + 2 * slot) if 4 + 2 * slot < size else (0,)

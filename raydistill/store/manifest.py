@@ -1,11 +1,12 @@
-"""manifest.json: what lies in a folder of Arrow files, and the sha256 of each. It is read as if an enemy wrote it."""
+"""manifest.json: what lies in a folder of Arrow files, and the sha256 of each; nothing in it is trusted."""
 
 import json
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-DEPTH = 8  # of settings within settings
+MANIFEST = "manifest.json"
+DEPTH = 8  # How deep settings may lie within settings.
 
 
 class Manifest(BaseModel):
@@ -13,7 +14,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     formats: ClassVar[tuple[int, ...]]
-    """Those that can be read; the last is written."""
+    """The formats that can be read; the last one is written."""
 
     format_version: int
     config: dict[str, Any]
@@ -23,10 +24,10 @@ class Manifest(BaseModel):
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
-        """The manifest in the bytes of a file.
+        """Read the manifest in the bytes of a file.
 
         Raises:
-            ValueError: it is none, or of another format; says what is wrong with it.
+            ValueError: it is no manifest, or one of another format; the error says what is wrong.
         """
         try:
             values = json.loads(raw.decode(), object_pairs_hook=_mapping, parse_constant=_no_number)
@@ -48,7 +49,7 @@ class Manifest(BaseModel):
 
 
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; readers do not agree on one that has a name twice."""
+    """Make a JSON object of pairs; one that has a name twice is refused, as readers do not agree on it."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("has a name twice")
@@ -56,7 +57,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
-    """Raises ValueError where they are nested deep, or text in them is none but for bytes of a file's name."""
+    """Raise ValueError where settings are nested too deep, or hold text that is neither Unicode nor a file's name."""
     if _depth(settings) > DEPTH:
         raise ValueError("config: is nested too deep")
     try:

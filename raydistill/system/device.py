@@ -1,4 +1,4 @@
-"""Which device, how many threads, and what becomes of freed memory."""
+"""Which device a process computes on, with which precision and threads, and what becomes of freed memory."""
 
 import ctypes
 import os
@@ -14,12 +14,12 @@ from raydistill.system.errors import UserError
 
 
 def pick_device(name: str, gpus: float | None = None) -> torch.device:
-    """The device that a setting names; a GPU with its index, which torch's functions for its memory want.
+    """Return the device that a setting names; a GPU with its index, which torch's functions for its memory want.
 
     Args:
         name: auto, cpu, cuda or cuda:N. auto is the first GPU, or the CPU where there is none.
-        gpus: how many Ray granted to this process; None for one that Ray did not begin. Without any, auto is the CPU,
-            whatever this process sees; with one it is a GPU, or an error.
+        gpus: how many Ray granted to this process; None for a process that Ray did not start. Where Ray granted none,
+            auto is the CPU, even if this process sees GPUs; where it granted one, auto is a GPU, or an error.
 
     Raises:
         UserError: there is no such device here, or torch cannot use it.
@@ -32,9 +32,9 @@ def pick_device(name: str, gpus: float | None = None) -> torch.device:
             torch.empty(0, device=device)
         elif gpus != 0:
             device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-            torch.cuda.mem_get_info(device)  # begins CUDA there
+            torch.cuda.mem_get_info(device)  # This starts CUDA there.
             if gpus:
-                torch.cuda._sleep(1)  # some kernel: a torch older than the GPU has none for it
+                torch.cuda._sleep(1)  # This runs some kernel: a torch older than the GPU has none for it.
     except (RuntimeError, AssertionError, torch.cuda.DeferredCudaCallError) as error:
         raise UserError(f"device={name}: {_why_not(error, gpus)}") from error
     if device.type == "cuda" and gpus == 0:
@@ -55,13 +55,13 @@ def _why_not(error: Exception, gpus: float | None) -> str:
 
 
 def use_precision(precision: str, device: torch.device, deterministic: bool = False) -> None:
-    """Has GPUs multiply float32 numbers as they are, or rounded to TF32 where `precision` says so.
+    """Set for this process how GPUs multiply float32 numbers: as they are, or rounded to TF32.
 
     Args:
-        precision: as of NetworkSettings.
-        device: where to compute.
+        precision: the setting of that name.
+        device: where to compute; on a CPU nothing is set.
         deterministic: whether cuDNN computes the same bits each time. If not, it tries its kernels for each size of a
-            convolution and takes the fastest, which sum in any order.
+            convolution and takes the fastest, which may add numbers in any order.
 
     Raises:
         UserError: the device has no TF32.
@@ -69,7 +69,7 @@ def use_precision(precision: str, device: torch.device, deterministic: bool = Fa
     rounded = precision == "tf32"
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = rounded
-        torch.backends.cudnn.allow_tf32 = rounded  # torch's own default is True
+        torch.backends.cudnn.allow_tf32 = rounded  # By default torch has True.
         torch.backends.cudnn.deterministic = deterministic
         torch.backends.cudnn.benchmark = not deterministic
     elif rounded:
@@ -78,7 +78,7 @@ def use_precision(precision: str, device: torch.device, deterministic: bool = Fa
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Within it GPUs multiply float32 numbers as they are, whatever the networks' precision is."""
+    """Let GPUs multiply float32 numbers as they are for a while, whatever the precision of the networks."""
     rounded = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -88,10 +88,10 @@ def exact_products() -> Iterator[None]:
 
 
 def use_threads(count: float | None = None) -> int:
-    """Gives torch as many threads as its slot has cores, by default all of this process; returns how many.
+    """Give torch as many threads as cores, by default as many as this process may use; return how many.
 
-    Processes with more threads than cores between them wait for each other: two with two threads each on two cores
-    ran 100 times slower than one.
+    Processes that have more threads than cores between them wait for each other: two with two threads each on two
+    cores ran 100 times slower than one.
     """
     keep_freed_memory()
     threads = max(1, int(count if count is not None else len(os.sched_getaffinity(0))))
@@ -100,12 +100,12 @@ def use_threads(count: float | None = None) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Has glibc keep freed memory for the next tensor, instead of giving it back to the system.
+    """Let glibc keep freed memory for the next tensor, instead of returning it to the system.
 
-    Otherwise the pages of large tensors come anew, one fault each, in every iteration: half of the time of LeNet's
-    forward and backward on 1,024 images. Other C libraries are left alone.
+    Otherwise the pages of large tensors are requested again in every iteration, with one page fault each: half of the
+    time of LeNet's forward and backward on 1,024 images. Other C libraries are left as they are.
     """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+    trim_threshold, mmap_threshold = -1, -3  # They are M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h.
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(mmap_threshold, 2**30)
@@ -115,7 +115,7 @@ def keep_freed_memory() -> None:
 
 
 def sharing_tensor(array: Any) -> torch.Tensor:
-    """A tensor in a numpy array's memory, which may be read-only (as Ray's shared memory is): only to be read."""
+    """Make a tensor in a numpy array's memory, which may be read-only, as Ray's shared memory is: only read it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,8 +1,8 @@
 """Folders of runs: each is made for one run, and one process at a time works in it.
 
-The lock is the operating system's, on a file in the folder (flock; on NFS the server's), so it ends with its process,
-however that ends: a lock file that was left behind hinders nobody. Where there are no such locks (on Windows, on some
-cluster file systems) a line says so, and the work goes on.
+The operating system holds the lock, on a file in the folder (by flock; on NFS the server does), so the lock ends with
+its process, however that ends: a lock file that was left behind locks nothing. Where there are no such locks (on
+Windows, on some cluster file systems) a line says so, and the work continues without.
 """
 
 import logging
@@ -17,23 +17,23 @@ from pathlib import Path
 
 from raydistill.system.errors import UserError
 
-LOCK = "raydistill.system.lock"
+LOCK = "raydistill.lock"  # A file in the folder that a process works in.
 
 logger = logging.getLogger("raydistill")
 
-_held: set[int] = set()  # file descriptors of this process's locks
+_held: set[int] = set()  # The file descriptors of the locks that this process holds.
 
 
 @contextmanager
 def new_folder(wanted: Path) -> Iterator[Path]:
-    """Makes a folder that nobody else has: `wanted`, with a number behind the name where that is taken.
+    """Make a folder that no other process has: `wanted`, with a number behind the name where that is taken.
 
-    Afterwards it is taken away again where nothing was put in it, as are those above it that were made here.
+    Afterwards it is removed again where nothing was written to it, as are those above it that were made here.
     """
     for number in count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         above = make_folder(wanted.parent)
-        with suppress(FileExistsError, FileNotFoundError):  # the second: those above were taken away just now
+        with suppress(FileExistsError, FileNotFoundError):  # The second where those above were removed just now.
             folder.mkdir()
             break
     try:
@@ -44,9 +44,9 @@ def new_folder(wanted: Path) -> Iterator[Path]:
 
 @contextmanager
 def own_folder(folder: Path) -> Iterator[None]:
-    """Within it this process alone works in a folder, which is made where it is missing.
+    """Lock a folder, so that only this process works in it; it is made where it is missing.
 
-    Afterwards the lock file is gone, and so are folders that were made here where nothing else was put in them.
+    Afterwards the lock file is removed, and so are folders that were made here where nothing else was written to them.
 
     Raises:
         UserError: another process works in it, which the message names; or the folder cannot be made or written to.
@@ -63,29 +63,29 @@ def own_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if handle in _held:  # it is not in a child made by fork, which has no lock to give back
+        if handle in _held:  # It is not in a child made by fork, which has no lock to release.
             with suppress(OSError):
-                (folder / LOCK).unlink()  # before another process can lock it: see _take
+                (folder / LOCK).unlink()  # This is before another process can lock it: see _take.
             _close(handle)
             take_away(made)
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder but a lock file."""
+    """Return whether nothing lies in a folder but a lock file."""
     return all(path.name == LOCK for path in folder.iterdir())
 
 
 def _take(folder: Path) -> tuple[int, list[Path]]:
-    """The descriptor of the locked file, and the folders that were made for it."""
+    """Lock a folder; return the descriptor of the locked file, and the folders that were made for it."""
     made: list[Path] = []
     while True:
         made = make_folder(folder) or made
-        with suppress(FileNotFoundError):  # its holder took it away just now, and perhaps the folder too
-            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # closed where another program is begun
+        with suppress(FileNotFoundError):  # Its holder removed it just now, and perhaps the folder too.
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)  # Programs that are started do not get it.
             _held.add(handle)
             try:
                 _lock(handle, folder)
-                if os.path.samestat(os.fstat(handle), os.stat(folder / LOCK)):  # else a lock on a deleted file
+                if os.path.samestat(os.fstat(handle), os.stat(folder / LOCK)):  # Else the locked file was deleted.
                     _sign_or_leave(handle, folder, made)
                     return handle, made
             except BaseException:
@@ -95,9 +95,9 @@ def _take(folder: Path) -> tuple[int, list[Path]]:
 
 
 def _lock(handle: int, folder: Path) -> None:
-    """Locks an open file, or raises BlockingIOError where another process has done so.
+    """Lock an open file, or raise BlockingIOError where another process has done so.
 
-    Not `lockf`: those locks end as soon as their process opens and closes the file once more.
+    The locks of `lockf` would not do: they end as soon as their process opens and closes the file once more.
     """
     try:
         import fcntl
@@ -110,7 +110,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def _sign_or_leave(handle: int, folder: Path, made: list[Path]) -> None:
-    """Signs the lock; where the disk is full takes away what was made, as if nothing had been."""
+    """Sign the lock; where the disk is full, remove everything that was made for it."""
     try:
         _sign(handle)
     except OSError:
@@ -120,37 +120,37 @@ def _sign_or_leave(handle: int, folder: Path, made: list[Path]) -> None:
 
 
 def _sign(handle: int) -> None:
-    """Writes into the lock file whose it is, for those who are refused, on other hosts too."""
+    """Write into the lock file which process holds it, for those that are refused, also on other hosts."""
     os.ftruncate(handle, 0)
     os.write(handle, signature().encode())
     os.fsync(handle)
 
 
 def signature() -> str:
-    """This process, its host and the time, for those who are refused what it holds from now on."""
+    """Return text that names this process, its host and the time, for those that are refused what it holds."""
     since = datetime.now().astimezone().isoformat(" ", "seconds")
     return f"process {os.getpid()} on {socket.gethostname()} since {since}"
 
 
 def _holder(file: Path) -> str:
-    """Who works in a folder, by its lock file."""
+    """Read from its lock file which process works in a folder."""
     for _ in range(20):
         with suppress(OSError):
             if text := file.read_text(errors="replace")[:200]:
                 return text
-        time.sleep(0.05)  # the file is signed just after it is locked
+        time.sleep(0.05)  # The file is signed just after it is locked.
     return "another process"
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Makes a folder; returns which ones were missing, the lowest first."""
+    """Make a folder; return those that were missing, the lowest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def take_away(folders: list[Path]) -> None:
-    """Removes folders, the lowest first, up to one in which something lies."""
+    """Remove folders, the lowest first, up to one in which something lies."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -162,7 +162,7 @@ def _close(handle: int) -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a child made by fork: the parent's locks are not its own, and must not outlive the parent in it."""
+    """Close the parent's locks in a child made by fork, so that they do not outlive the parent."""
     while _held:
         os.close(_held.pop())
 

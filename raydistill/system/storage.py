@@ -1,24 +1,27 @@
-"""Places to keep things: local folders and object stores, by one name."""
+"""Places to keep files: local folders and object stores, under one kind of name."""
 
+import ctypes
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs
 
 from raydistill.system.errors import UserError
 
-NOWHERE = Path("/nonexistent")  # the home of users without one, as Debian writes it
+NOWHERE = Path("/nonexistent")  # The home folder of users without one, as Debian writes it.
+PARTIAL = ".partial-"  # A file or folder that is being written has this and the process's number behind its name.
 
 
 def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
-    """The file system of a folder or an s3:// or gs:// address, and the path within it.
+    """Return the file system of a folder or an s3:// or gs:// address, and the path within it.
 
     Raises:
         UserError: it is no such address, or one with a password in it.
@@ -40,10 +43,10 @@ def open_place(path: str | Path) -> tuple[pa.fs.FileSystem, str]:
 
 
 def at_home(place: str | Path) -> str:
-    """A place with `~` written out as the home folder; the quotes that keep it from the shell keep it from nobody else.
+    """Replace `~` in a place by the home folder, as the shell does where the place is not quoted.
 
     Raises:
-        UserError: this user has none.
+        UserError: this user has no home folder.
     """
     text = str(place)
     if text.partition("/")[0] == "~" and home() is None:
@@ -52,7 +55,7 @@ def at_home(place: str | Path) -> str:
 
 
 def home() -> Path | None:
-    """The home folder; None for a user without one, as in a container that runs as a bare number."""
+    """Return the home folder; None for a user without one, as in a container that runs under a user number."""
     try:
         return Path.home() if Path.home() != NOWHERE else None
     except RuntimeError:
@@ -60,62 +63,108 @@ def home() -> Path | None:
 
 
 def readable(name: str) -> str:
-    """The name of a file as text; bytes of it that are not UTF-8 are written as \\xNN."""
+    """Return the name of a file as text, with bytes that are not UTF-8 written as \\xNN."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def has_password(address: str) -> bool:
-    """Whether it is of the form scheme://user:password@...: addresses end up in files and on screens."""
+    """Return whether an address has a password, as scheme://user:password@...; addresses are shown and stored."""
     host = address.partition("://")[2].partition("/")[0].partition("?")[0]
     return ":" in host.rpartition("@")[0]
 
 
 def is_local(place: str | Path) -> bool:
-    """Whether a place is a folder rather than an address."""
+    """Return whether a place is a folder rather than an address."""
     return "://" not in str(place)
 
 
 def split(place: str | Path) -> tuple[str, str]:
-    """What a place lies in, and its name there: the opposite of `join`."""
+    """Return the place above a place, and its name there: the opposite of `join`."""
     head, mark, query = _parted(place)
     above, slash, name = head.rstrip("/").rpartition("/")
     return (above or slash or ".") + mark + query, name
 
 
-def write_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
-    """Writes a file; an OSError says why it cannot."""
-    with filesystem.open_output_stream(file) as stream:
-        stream.write(data)
+@contextmanager
+def whole_file(file: str | Path) -> Iterator[BinaryIO]:
+    """Give a stream whose bytes become a local file once all are on the disk; until then an older file stays.
+
+    A process that is killed in the middle leaves the older file, and beside it a part that `remove_partial` finds.
+
+    Raises:
+        OSError: the file cannot be written; the error names it.
+    """
+    partial = f"{file}{PARTIAL}{os.getpid()}"
+    try:
+        with open(partial, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except BaseException as error:
+        Path(partial).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
 
 
 def replace_file(filesystem: pa.fs.FileSystem, file: str, data: bytes) -> None:
-    """Writes a file such that readers see the old one or the new, never a part; an OSError says why it cannot."""
-    if not isinstance(filesystem, pa.fs.LocalFileSystem):  # an object appears when it is whole
-        write_file(filesystem, file, data)
-        return
-    partial = f"{file}.partial-{os.getpid()}"
-    try:
-        write_file(filesystem, partial, data)
-        os.replace(partial, file)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    """Write a file such that readers see the old one or the new one, never a part.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if isinstance(filesystem, pa.fs.LocalFileSystem):
+        with whole_file(file) as stream:
+            stream.write(data)
+    else:  # An object appears when it is whole.
+        with filesystem.open_output_stream(file) as stream:
+            stream.write(data)
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """A path to write to, which becomes the local file when all is written: an older one stays until then."""
-    partial = file.with_name(f"{file.name}.partial")
+def whole_folder(folder: str) -> Iterator[str]:
+    """Make a new local folder that takes the place of another once all is written; until then the old one stays."""
+    partial = f"{folder}{PARTIAL}{os.getpid()}"
+    old = f"{partial}.old"
     try:
+        os.makedirs(partial)
         yield partial
-        partial.replace(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+        if not os.path.isdir(folder):
+            os.rename(partial, folder)
+        elif not _exchanged(partial, folder):
+            os.rename(folder, old)
+            os.rename(partial, folder)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Let two folders take each other's place in one step; return False where the system cannot do so."""
+    here, exchange = -100, 2  # AT_FDCWD in Linux's fcntl.h, RENAME_EXCHANGE in its fs.h
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # It is not on macOS, musl or Windows.
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder in which no other process works."""
+    for path in folder.glob(f"*{PARTIAL}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
-    """The bytes of a file, as they lie there; an OSError says why it cannot be read."""
+    """Read the bytes of a file, without unpacking them.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     try:
         with filesystem.open_input_stream(file, compression=None) as stream:
             return bytes(stream.read())
@@ -124,13 +173,13 @@ def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
 
 
 def names(filesystem: pa.fs.FileSystem, folder: str, pattern: str = "*") -> list[str]:
-    """What lies in a folder, sorted; nothing where there is none."""
+    """Return the names of what lies in a folder, sorted; none where there is no folder."""
     found = filesystem.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True))
     return sorted(info.base_name for info in found if fnmatch(info.base_name, pattern))
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is a file or folder.
+    """Return whether there is a file or folder.
 
     Raises:
         UserError: the place cannot be reached.
@@ -143,19 +192,19 @@ def exists(path: str | Path) -> bool:
 
 
 def join(place: str | Path, *parts: str) -> str:
-    """A path below a place; the query of an address (as in s3://bucket?region=...) stays at the end."""
+    """Return a path below a place; the query of an address (as in s3://bucket?region=...) stays at the end."""
     head, mark, query = _parted(place)
     return "/".join([head.rstrip("/"), *parts]) + mark + query
 
 
 def _parted(place: str | Path) -> tuple[str, str, str]:
-    """An address, the question mark and its query; in a local path a question mark is a letter like others."""
+    """Split an address into itself, its question mark and its query; in a local path a question mark is a letter."""
     text = str(place)
     return (text, "", "") if is_local(text) else text.partition("?")
 
 
 def to_json(values: Any, indent: int | None = 2) -> bytes:
-    """As JSON that every reader takes: in ASCII, with null for numbers that are not finite."""
+    """Return JSON that every reader takes: in ASCII, with null for numbers that are not finite."""
     return json.dumps(_finite(values), indent=indent, default=str).encode()
 
 
@@ -168,7 +217,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(path: str, values: Any) -> None:
-    """Writes a JSON file, making its folder.
+    """Write a JSON file whole or not at all, and make its folder.
 
     Raises:
         UserError: the place cannot be written to.
@@ -178,11 +227,11 @@ def write_json(path: str, values: Any) -> None:
         filesystem.create_dir(os.path.dirname(inside), recursive=True)
         replace_file(filesystem, inside, to_json(values))
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_json(path: str) -> Any:
-    """The content of a JSON file.
+    """Read the content of a JSON file.
 
     Raises:
         UserError: it cannot be read, or holds something else.

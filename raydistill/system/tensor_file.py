@@ -1,4 +1,4 @@
-"""Tensors and plain values in one of torch's files."""
+"""Tensors and plain values in a file of torch."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from raydistill.system.storage import whole_file
 
 
 def save_tensors(state: dict[str, Any], file: Path) -> None:
-    """Writes a file; an older one stays until the new is whole.
+    """Write tensors and plain values to a file; an older file stays until the new one is whole.
 
     Raises:
-        OSError: it cannot be written; names it.
+        OSError: the file cannot be written; the error names it.
     """
     try:
-        with whole_file(file) as partial, open(partial, "wb") as stream:
-            torch.save(state, stream)  # a stream of ours: of a path torch says that it failed, but not why
-    except (OSError, RuntimeError) as error:
+        with whole_file(file) as stream:
+            torch.save(state, stream)
+    except RuntimeError as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -25,7 +25,7 @@ def save_tensors(state: dict[str, Any], file: Path) -> None:
 
 
 def _reason(error: BaseException | None) -> OSError | None:
-    """The error of the operating system that led to an error."""
+    """Find the error of the operating system that led to an error of torch, if one did."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

@@ -43,7 +43,7 @@ def check_writable(storage: str) -> None:
             f"storage={storage}: no answer in {PATIENCE:.0f} s; is the address right, the host up?"
         ) from None
     except OSError as error:
-        raise UserError(f"storage={storage}: cannot be written to: {error}") from error
+        raise UserError(f"storage={storage}: cannot be written to: {error.strerror or error}") from error
     if done.returncode:
         reason = " ".join(done.stderr.split())[-400:] or f"the probe ended with {done.returncode}"
         hint = next((hint for words, hint in HINTS.items() if re.search(words, reason)), "cannot be written to")

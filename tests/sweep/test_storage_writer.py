@@ -9,7 +9,7 @@ import pytest
 from small_sweep import wait_for
 
 from raydistill.sweep.reporting.storage_writer import STOP, StorageWriter
-from raydistill.system.storage import exists, join, open_place, read_file, write_file
+from raydistill.system.storage import exists, join, open_place, read_file, replace_file
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -48,12 +48,12 @@ def test_a_growing_file_is_begun_anew_and_then_only_added_to(tmp_path):
 def test_requests_are_heard_once_and_old_ones_not_at_all(place):
     filesystem, inside = open_place(join(place, STOP))
     filesystem.create_dir(inside.rpartition("/")[0], recursive=True)
-    write_file(filesystem, inside, b"")
+    replace_file(filesystem, inside, b"")
     mail = StorageWriter(place)
     assert not exists(join(place, STOP))
     time.sleep(0.5)
     assert not mail.stop_asked
-    write_file(filesystem, inside, b"")
+    replace_file(filesystem, inside, b"")
     wait_for(lambda: mail.stop_asked)
     assert not exists(join(place, STOP))
     assert mail.close()

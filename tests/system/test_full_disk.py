@@ -44,27 +44,38 @@ def lines(text):
 
 
 def nothing_half_written(folder):
-    return not [path for path in folder.rglob("*") if "partial" in path.name or path.name == "raydistill.system.lock"]
+    return not [path for path in folder.rglob("*") if "partial" in path.name or path.name == "raydistill.lock"]
+
+
+def distilling(folder, before, script, *settings):
+    """Runs `raydistill distill` after a script's lines in its process; returns its exit code and lines of errors."""
+    (folder / "script.py").write_text(textwrap.dedent(script) + "from raydistill.cli import main\nmain()\n")
+    done = subprocess.run(
+        [*before, sys.executable, "script.py", "distill", *QUICK, *settings, "--out", "small/r"],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return done.returncode, lines(done.stderr)
 
 
 def test_a_run_that_fills_the_disk(tmp_path, in_small_disk):
     """The log in TensorBoard is the first that finds no room, the checkpoint at the end the second."""
-    settings = [*QUICK, "--set", "eval_every=1", "--set", "iterations=60", "--set", "steps=5"]
-    _, err = run("distill", *settings, "--out", "small/r", cwd=tmp_path, code=2, before=in_small_disk(200))
-    assert lines(err) == [
+    late = "import raydistill.runs.distillation\nraydistill.runs.distillation.SAVE_SECONDS = 1e9\n"  # however slow
+    settings = ["--set", "eval_every=1", "--set", "iterations=60", "--set", "steps=5"]
+    code, errors = distilling(tmp_path, in_small_disk(200), late, *settings)
+    assert errors == [
         "small/r: TensorBoard's log ends: No space left on device",
         "error: small/r/checkpoint.pt: No space left on device",
     ]
+    assert code == 2
     assert nothing_half_written(tmp_path / "after")
 
 
 def test_the_last_checkpoint_and_artifact_stay(tmp_path, in_small_disk):
     """A disk that something else fills while a run keeps a checkpoint every second."""
-    script = textwrap.dedent("""
-        import contextlib, os, sys, threading, time
-        import raydistill.distill
+    script = """
+        import contextlib, os, threading, time
+        import raydistill.runs.distillation
         raydistill.runs.distillation.SAVE_SECONDS = 1.0
-        from raydistill.cli import main
 
         def fill():
             while not os.path.exists("small/r/best.distilled/manifest.json"):
@@ -74,16 +85,9 @@ def test_the_last_checkpoint_and_artifact_stay(tmp_path, in_small_disk):
                     stream.write(b"x" * 512)
 
         threading.Thread(target=fill, daemon=True).start()
-        main()
-    """)
-    (tmp_path / "filled.py").write_text(script)
-    command = ["distill", *QUICK, *LARGE, "--set", "iterations=100000", "--out", "small/r"]
-    done = subprocess.run(
-        [*in_small_disk(4000), sys.executable, "filled.py", *command],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    *before, last = lines(done.stderr)
+    """
+    code, [*before, last] = distilling(tmp_path, in_small_disk(4000), script, *LARGE, "--set", "iterations=100000")
+    assert code == 2
     assert last.startswith("error: small/r/")
     assert "No space left on device" in last
     assert all("TensorBoard's log ends" in line for line in before)

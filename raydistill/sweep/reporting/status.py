@@ -18,7 +18,7 @@ from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.errors import UserError
 from raydistill.system.output import say
 from raydistill.system.shell import resuming, typed
-from raydistill.system.storage import at_home, join, open_place, write_file
+from raydistill.system.storage import at_home, join, open_place, replace_file
 
 ALIVE = ("running", "stopping", "testing")
 POLL = 1.0  # seconds between two looks at the index
@@ -200,7 +200,7 @@ def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state:
     request = join(place, STOP)
     filesystem, inside = open_place(request)
     try:
-        write_file(filesystem, inside, b"")
+        replace_file(filesystem, inside, b"")
     except OSError as error:
         raise UserError(f"{request}: cannot be written: {error}") from error
     end, known = time.monotonic() + timeout, ""

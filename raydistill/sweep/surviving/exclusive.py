@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 import pyarrow.fs
 
-from raydistill.system.storage import exists, join, open_place, write_file
+from raydistill.system.storage import exists, join, open_place, replace_file
 
 Make = Callable[[str, bytes], bool]  # name, content -> whether it was not there before
 PROBE = "probe"
@@ -106,5 +106,5 @@ def _make_perhaps(file: str, data: bytes) -> bool:
     if exists(file):
         return False
     filesystem, inside = open_place(file)
-    write_file(filesystem, inside, data)
+    replace_file(filesystem, inside, data)
     return True
