@@ -45,8 +45,8 @@ class TimedTrial(DistillTrial):
         begin = time.time()
         result = super().step()
         learned, config = self.run.current, self.run.config
-        batch = self.run.data.train.images[: config.batch_size]
-        held = sum(t.nbytes for t in (learned.images, learned.labels, batch)) + 4 * self.run.network.num_weights
+        batch = self.run.problem.data.train.images[: config.batch_size]
+        held = sum(t.nbytes for t in (learned.images, learned.labels, batch)) + 4 * self.run.problem.network.num_weights
         private = next(
             line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")
         )

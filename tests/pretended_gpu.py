@@ -46,11 +46,25 @@ def pretend(count: int = 1, total: int = 80 * GIB, kernels: bool = True) -> list
     return caps
 
 
-def in_a_process(script: str, **environment: str) -> str:
+def tensors_stay() -> None:
+    """From now on tensors that are sent to a GPU, or made there, lie in main memory, where all is computed."""
+    to, make, generator = torch.Tensor.to, torch.zeros, torch.Generator
+
+    def here(device):
+        return torch.device("cpu") if torch.device(device).type == "cuda" else device
+
+    torch.Tensor.to = lambda tensor, *args, **kwargs: to(
+        tensor, *(here(each) if isinstance(each, torch.device) else each for each in args), **kwargs
+    )
+    torch.zeros = lambda *args, device="cpu", **kwargs: make(*args, device=here(device), **kwargs)
+    torch.Generator = lambda device="cpu": generator(here(device))
+
+
+def in_a_process(script: str, *arguments: str, **environment: str) -> str:
     """What a script prints, which may import this file; its own errors fail the test."""
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *arguments],
         env=os.environ | {"PYTHONPATH": paths} | environment,
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ set_variables()
 # Ray reads these when it is imported; what the user has set stays.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unless the user wants it
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # trials write their own TensorBoard logs
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # raydistill.sweep.reporting.watch listens for Ctrl-C
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # The commands listen for Ctrl-C.
 # Under `uv run` Ray would build the whole environment (6 GB) anew for each session; nodes have theirs already.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 if home() is None:

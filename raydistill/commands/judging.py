@@ -43,6 +43,7 @@ def evaluate(
         from raydistill.store.artifact import load
 
         loaded = load(artifact)
+        from raydistill.evaluation.artifact_problem import EvaluationOptions
         from raydistill.evaluation.baselines import evaluate_with_baseline
         from raydistill.system.device import use_threads
 
@@ -51,15 +52,9 @@ def evaluate(
         with console.status("testing"):
             result, baseline, same_data = evaluate_with_baseline(
                 loaded,
-                network=network,
-                weights=weights,
-                bank=bank,
-                epochs=epochs,
-                nets=nets,
-                seed=seed,
-                device=device,
-                data_dir=data_dir,
-                allow_other_data=allow_other_data,
+                EvaluationOptions(network, weights, bank, epochs, nets, seed, device),
+                data_dir,
+                allow_other_data,
             )
         metrics = {
             **result.metrics("test_"),

@@ -17,8 +17,9 @@ from raydistill.commands.screen import (
     one_line_errors,
     print_json,
     print_result,
+    print_stopped,
 )
-from raydistill.system.errors import UserError
+from raydistill.system.errors import Stopped, UserError
 from raydistill.system.lock import new_folder
 from raydistill.system.output import say
 from raydistill.system.shell import command, typed
@@ -60,24 +61,28 @@ def distill(
         settings = validated(DistillConfig, values) if resume is None else None
 
         from raydistill.commands.progress import ProgressBar, TensorBoardWatcher
+        from raydistill.commands.stopping import INTERRUPTED, stop_on_signals
         from raydistill.runs.distillation import distill as run_to_the_end
         from raydistill.store.artifact import SUFFIX
         from raydistill.system.device import use_threads
 
         use_threads()
-        with _folder(resume or out, settings) as folder:
+        with _folder(resume or out, settings) as folder, stop_on_signals() as stop:
             artifact = run_to_the_end(
                 settings,
                 out=folder,
                 resume=resume is not None,
                 data_dir=data_dir,
                 allow_other_data=allow_other_data,
+                stop=stop,
                 watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
             )
         path = folder / f"best{SUFFIX}"
         print_result(artifact, path, folder)
         if as_json:
             print_json(_result(artifact, path))
+        if artifact.metrics.get("stopped"):
+            raise typer.Exit(INTERRUPTED)
 
 
 def pretrain(
@@ -88,7 +93,7 @@ def pretrain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a bank of networks to start from; the same command goes on with one that was stopped."""
+    """Train a bank of networks to start from; the same command resumes one that was stopped."""
     with one_line_errors(debug):
         from raydistill.config.overrides import with_overrides
         from raydistill.config.pretrain_config import PretrainConfig
@@ -97,15 +102,22 @@ def pretrain(
         values = with_overrides(read_yaml(config) if config else {}, overrides or [], PretrainConfig)
         settings = validated(PretrainConfig, values)
         folder = _at_home(out) if out else Path("banks") / _name(settings)
-        from raydistill.commands.progress import pretrain_bar
-        from raydistill.runs.distillation import stop_on_signals
+        from raydistill.commands.progress import PretrainBar
+        from raydistill.commands.stopping import INTERRUPTED, stop_on_signals
         from raydistill.runs.pretraining import pretrain as train_bank
         from raydistill.system.device import use_threads
 
         use_threads()
         start = time.perf_counter()
-        with stop_on_signals() as stop, pretrain_bar(console, settings) as progress:
-            manifest = train_bank(settings, folder, data_dir=data_dir, progress=progress, stop=stop)
+        try:
+            with stop_on_signals() as stop:
+                manifest = train_bank(settings, folder, data_dir=data_dir, stop=stop, watchers=(PretrainBar(console),))
+        except Stopped as stopped:
+            sets = [word for override in overrides or [] for word in ("--set", override)]
+            print_stopped(str(stopped), "raydistill", "pretrain", *([config] if config else []), *sets, "--out", folder)
+            if as_json:
+                print_json({"stopped": 1, "bank": str(folder), "seconds": time.perf_counter() - start})
+            raise typer.Exit(INTERRUPTED) from None
         accuracy, std, nets = (manifest.metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
         say(console, (f"{nets} networks in {folder}: test accuracy {100 * accuracy:.1f}% ± {100 * std:.1f}", "bold"))
         say(console, "to distil for them:")

@@ -1,7 +1,5 @@
 """Progress of a single run: the bar on the screen, and TensorBoard."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +15,8 @@ from rich.progress import (
 
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.report.tensorboard import TensorBoard
-from raydistill.runs.distillation import Watcher
 from raydistill.runs.run import Metrics, Run
+from raydistill.runs.watcher import PretrainWatcher, Watcher
 from raydistill.system.output import say
 
 
@@ -32,12 +30,12 @@ class ProgressBar(Watcher):
 
     def on_start(self, run: Run) -> None:
         """Show the bar, at the run's iteration."""
-        config, data = run.config, run.data
+        config, data = run.config, run.problem.data
         images = run.current.num_images
         say(
             self.console,
             f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network.name}, "
-            f"{config.weights} weights, on {run.device}",
+            f"{config.weights} weights, on {run.problem.device}",
         )
         self.bar.update(self.task, total=config.iterations, completed=run.iteration)
         if self.console.is_terminal:
@@ -72,7 +70,7 @@ class TensorBoardWatcher(Watcher):
 
     def on_start(self, run: Run) -> None:
         """Open the event file."""
-        data = run.data
+        data = run.problem.data
         self.board = TensorBoard(self.folder, data.class_names, data.mean, data.std, start=run.iteration)
 
     def on_metrics(self, run: Run, metrics: Metrics) -> None:
@@ -87,27 +85,38 @@ class TensorBoardWatcher(Watcher):
         self.board.close()
 
 
-@contextmanager
-def pretrain_bar(console: Console, config: PretrainConfig) -> Iterator[Callable[[int, int, float], None]]:
-    """Show a bar over all epochs of all networks of a bank; yield the function to call after each epoch."""
-    bar = _bar(console)
-    task = bar.add_task("pretraining", total=config.nets * config.epochs, status="")
-    say(console, f"{config.dataset}: {config.nets} networks ({config.network.name}), {config.epochs} epochs each")
-    if console.is_terminal:
-        bar.start()
+class PretrainBar(PretrainWatcher):
+    """A bar over all epochs of all networks of a bank; without a screen, one line for each epoch."""
 
-    def tell(first: int, epoch: int, loss: float) -> None:
-        """Show an epoch of the chunk that begins with network `first`."""
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = _bar(console)
+        self.task = self.bar.add_task("pretraining", total=None, status="")
+        self.config = PretrainConfig()
+
+    def on_start(self, config: PretrainConfig) -> None:
+        """Show the bar."""
+        self.config = config
+        say(
+            self.console,
+            f"{config.dataset}: {config.nets} networks ({config.network.name}), {config.epochs} epochs each",
+        )
+        self.bar.update(self.task, total=config.nets * config.epochs)
+        if self.console.is_terminal:
+            self.bar.start()
+
+    def on_epoch(self, first: int, epoch: int, loss: float) -> None:
+        """Move the bar."""
+        config = self.config
         chunk = min(config.chunk, config.nets - first)
         status = f"networks {first + 1} to {first + chunk}, epoch {epoch}/{config.epochs}, loss {loss:.4f}"
-        bar.update(task, completed=first * config.epochs + epoch * chunk, status=status)
-        if not console.is_terminal:
-            say(console, status)
+        self.bar.update(self.task, completed=first * config.epochs + epoch * chunk, status=status)
+        if not self.console.is_terminal:
+            say(self.console, status)
 
-    try:
-        yield tell
-    finally:
-        bar.stop()
+    def on_end(self) -> None:
+        """Remove the bar."""
+        self.bar.stop()
 
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:

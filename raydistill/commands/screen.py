@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raydistill.system.errors import Diverged, Stopped, UserError
+from raydistill.system.errors import Diverged, UserError
 from raydistill.system.output import in_a_line, lost_output, plain_console, say
 from raydistill.system.shell import command, typed
 
@@ -37,9 +37,6 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Turn an error that the user can correct into one line and exit code 2."""
     try:
         yield
-    except Stopped as stopped:
-        say(console, f"{stopped}; the same command goes on from there")
-        raise typer.Exit(130) from None
     except (UserError, Diverged, OSError) as error:  # An OSError means no permission or no space.
         if debug:
             raise
@@ -65,8 +62,8 @@ def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
     if "diverged" in artifact.provenance:
         say(console, ("diverged:", "yellow"), f" {artifact.provenance['diverged']}; the best set before is kept")
     elif artifact.metrics.get("stopped"):
-        say(console, f"stopped at iteration {artifact.metrics['iterations']}; to go on:")
-        say(console, f"  {typed(command('raydistill', 'distill', '--resume', folder))}")
+        done = f"stopped at iteration {artifact.metrics['iterations']} of {artifact.config.iterations}"
+        print_stopped(done, "raydistill", "distill", "--resume", folder)
     print_accuracy(artifact.metrics)
     say(console, "look at the images, the training, or test other networks:")
     for words in (
@@ -75,6 +72,12 @@ def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
         ("raydistill", "evaluate", path, "--network", "convnet"),
     ):
         say(console, f"  {typed(command(*words))}")
+
+
+def print_stopped(done: str, *words: str | Path) -> None:
+    """Print how far a command came that was stopped before its end, and the command that resumes its work."""
+    say(console, f"{done}; to resume:")
+    say(console, f"  {typed(command(*words))}")
 
 
 def print_accuracy(metrics: dict[str, Any]) -> None:

@@ -34,17 +34,26 @@ def sweep(
         settings = validated(
             SweepConfig, with_overrides(sweep_values(source), overrides or [], SweepConfig), f"{source}: "
         )
+        from raydistill.commands.stopping import INTERRUPTED, stop_on_signals
         from raydistill.sweep.driver import run_sweep
         from raydistill.sweep.reporting.summary import print_summary
 
-        result = run_sweep(
-            settings, resume=resume, data_dir=data_dir, allow_other_data=allow_other_data, console=console
-        )
+        with stop_on_signals() as stop:
+            result = run_sweep(
+                settings,
+                resume=resume,
+                data_dir=data_dir,
+                allow_other_data=allow_other_data,
+                stop=stop,
+                console=console,
+            )
         print_summary(result, console)
         if as_json:
             print_json(result.to_json())
         if result.failed or not result.trials:
             raise typer.Exit(1)
+        if result.stopped:
+            raise typer.Exit(INTERRUPTED)
 
 
 def status(storage: Place, as_json: Json = False, debug: Debug = False) -> None:

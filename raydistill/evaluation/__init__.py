@@ -1,1 +1,1 @@
-"""How good a set is: fresh networks trained on it, baselines, nearest neighbours."""
+"""How good a set is: fresh networks trained on it, baselines, nearest neighbours; and the problem they share."""

@@ -4,39 +4,35 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from raydistill.config.distill_config import DistillConfig
-from raydistill.config.settings import checked_seed
 from raydistill.data import Dataset, Split
-from raydistill.evaluation.problem import evaluation_plan, real_data_for
+from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
+from raydistill.evaluation.problem import Problem
 from raydistill.kernels.recorded import recorded
 from raydistill.method import DistilledSet, train
-from raydistill.method.initial_weights import InitialWeights
-from raydistill.method.objective import CLASSIFY, Objective, objective_of
+from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.unroll import Apply, vmap_over
 from raydistill.networks import Network
 from raydistill.store.artifact import Artifact, load
-from raydistill.system.device import pick_device, use_precision
-from raydistill.system.errors import UserError
 from raydistill.system.gpu_memory import is_out_of_gpu_memory
 
-TRAIN_CHUNK = 16  # networks trained at once
-TEST_NETWORKS = 16  # networks tested at once,
-TEST_IMAGES = 500  # on as many images
+TRAIN_CHUNK = 16  # The number of networks that are trained at once.
+TEST_NETWORKS = 16  # The number of networks that are tested at once.
+TEST_IMAGES = 500  # The number of images that they are tested on at once.
+WORST_LOSS = 1e6  # It replaces infinite and undefined losses, so that one diverged network does not hide the others.
 Result = TypeVar("Result")
-WORST_LOSS = 1e6  # stands for infinite and undefined losses, so that one diverged network does not hide the others
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Accuracy (a fraction) and cross-entropy on real images: mean and deviation over `nets` networks.
 
-    The deviation is that of the sample (0 for one network), in the same unit. What else the objective measures is in
-    `more`, by name, with deviations under NAME_std.
+    The deviation is that of the sample (0 for one network), in the same unit. `more` holds what else the objective
+    measures, by name, with deviations under NAME_std.
     """
 
     accuracy: float
@@ -47,9 +43,9 @@ class Evaluation:
 
     @classmethod
     def of(cls, measures: Tensor | dict[str, Tensor], losses: Tensor) -> "Evaluation":
-        """The summary of accuracies [N], or measures [N] by name, and losses [N].
+        """Summarise accuracies [N], or measures [N] by name, and losses [N].
 
-        A network that diverged counts with what it is worth.
+        A network that diverged counts like the others.
         """
         named = {"accuracy": measures} if isinstance(measures, Tensor) else measures
         summary = {}
@@ -61,7 +57,7 @@ class Evaluation:
         return cls(accuracy, std, finite.mean().item(), len(losses), summary)
 
     def metrics(self, prefix: str, suffix: str = "") -> dict[str, float]:
-        """All but the loss by name, as `{prefix}accuracy{suffix}` and `{prefix}accuracy_std{suffix}`."""
+        """Return all but the loss by name, as `{prefix}accuracy{suffix}` and `{prefix}accuracy_std{suffix}`."""
         values = {"accuracy": self.accuracy, "accuracy_std": self.accuracy_std, **self.more}
         return {f"{prefix}{name}{suffix}": value for name, value in values.items()}
 
@@ -80,10 +76,10 @@ def evaluate(
     data_dir: str | Path | None = None,
     allow_other_data: bool = False,
 ) -> Evaluation:
-    """Test accuracy of an artifact over networks that were not used to make it, before and after training on it.
+    """Test an artifact on networks that were not used to make it, before and after training on it.
 
     Args:
-        artifact: the artifact, or where it lies.
+        artifact: the artifact, or its folder or address.
         network: another network than the one it was distilled for.
         weights: "fixed", "random" or "random_pretrained"; by default as it was distilled, and random for another
             network.
@@ -91,11 +87,11 @@ def evaluate(
             "published".
         epochs: another number of passes over the set; the learned step sizes are used again from the first.
         nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
-        seed: of the random weights; no training ever uses these draws.
+        seed: the seed of the random weights; no training uses these draws.
         device: auto, cpu, cuda or cuda:N.
-        data: the real data, where they are loaded already; else they are read from where the config says.
-        data_dir: folder of downloaded data sets.
-        allow_other_data: go on with other data than those that the set was made from.
+        data: the real data, where they are loaded already; else they are read from where the artifact says.
+        data_dir: the folder of downloaded data sets.
+        allow_other_data: take other data than those that the set was made from.
 
     Returns:
         The measures after training; those before it are in `more`, with names that end in `_before`.
@@ -103,69 +99,45 @@ def evaluate(
     Raises:
         UserError: the artifact cannot be read, or the network or the data do not fit it.
     """
-    if not isinstance(artifact, Artifact):
-        artifact = load(artifact)
-    where = pick_device(device)
-    plan = evaluation_plan(artifact, network, weights, nets, bank)
-    data = real_data_for(artifact, data, data_dir, allow_other_data).to(where)
-    return evaluate_planned(artifact, plan, data, epochs, nets, seed)
+    artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
+    options = EvaluationOptions(network, weights, bank, epochs, nets, seed, device)
+    return before_and_after(*problem_of_artifact(artifact, options, data, data_dir, allow_other_data))
 
 
-def evaluate_planned(
-    artifact: Artifact,
-    plan: tuple[DistillConfig, Network, InitialWeights],
-    data: Dataset,
-    epochs: int | None,
-    nets: int | None,
-    seed: int,
-) -> Evaluation:
-    """`evaluate` as `evaluation_plan` says, on the device where the data are."""
-    config, model, start = plan
-    try:
-        checked_seed(seed)
-    except ValueError as error:
-        raise UserError(f"seed={seed}: {error}") from error
-    if epochs is not None and epochs < 1:
-        raise UserError(f"epochs={epochs}: at least 1")
-    where = data.test.images.device
-    if where.type == "cuda":  # a CPU tests in float32 what was made in tf32
-        use_precision(config.precision, where, config.deterministic)
-    draws = start.held_out(nets or config.test_nets, "test", seed).to(where)
-    distilled = artifact.distilled.to(where)
-    if epochs is not None:
-        distilled = distilled.with_epochs(epochs)
-    return before_and_after(model, distilled, draws, data.test, objective_of(config, artifact.class_names))
+def evaluate_on(problem: Problem, distilled: DistilledSet, part: Literal["validation", "test"]) -> Evaluation:
+    """Train the networks that a problem holds out for a part on a set, and test them on the part's real images."""
+    split = problem.data.val if part == "validation" else problem.data.test
+    return evaluate_set(problem.network, distilled, problem.held_out(part), split, problem.objective)
+
+
+def before_and_after(problem: Problem, distilled: DistilledSet) -> Evaluation:
+    """Test a set on the test images; `more` holds what the networks could do before, under names in `_before`."""
+    start, images = problem.held_out("test"), problem.data.test
+    before = evaluate_networks(problem.network, start, images, problem.objective).metrics("", "_before")
+    after = evaluate_on(problem, distilled, "test")
+    return replace(after, more=after.more | before)
 
 
 def evaluate_set(
     network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
 ) -> Evaluation:
-    """Trains the networks that start from weights [N, W] on the set and tests each on the split."""
+    """Train the networks that start from weights [N, W] on the set, and test each on the split."""
     return evaluate_networks(network, train_networks(network, distilled, weights), split, objective)
 
 
-def before_and_after(
-    network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
-) -> Evaluation:
-    """`evaluate_set`, and what the networks could do before, in `more` under names that end in `_before`."""
-    before = evaluate_networks(network, weights, split, objective).metrics("", "_before")
-    after = evaluate_set(network, distilled, weights, split, objective)
-    return replace(after, more=after.more | before)
-
-
 def evaluate_networks(network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY) -> Evaluation:
-    """Tests networks with weights [N, W] on the split."""
+    """Test networks with weights [N, W] on the split."""
     confusion, losses = confusions(network, weights, split, objective)
     return Evaluation.of(objective.measures(confusion), losses)
 
 
 def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
-    """The weights [N, W] after training on the set from weights [N, W]."""
+    """Train networks on the set from weights [N, W], and return their weights [N, W] after it."""
     return torch.cat(_in_chunks(lambda chunk: train(network, distilled, chunk), weights, TRAIN_CHUNK))
 
 
 def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:
-    """Accuracies [N] and mean cross-entropies [N] of networks with weights [N, W] on real images."""
+    """Return accuracies [N] and mean cross-entropies [N] of networks with weights [N, W] on real images."""
     confusion, losses = confusions(network, weights, split)
     return CLASSIFY.measures(confusion)["accuracy"], losses
 
@@ -173,10 +145,10 @@ def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tens
 def confusions(
     network: Network, weights: Tensor, split: Split, objective: Objective = CLASSIFY
 ) -> tuple[Tensor, Tensor]:
-    """How many images of each class networks with weights [N, W] take for each class, and their mean cross-entropies.
+    """Count how many images of each class networks with weights [N, W] take for each class, and measure their losses.
 
     Returns:
-        Counts [N, K, K], true class first, and losses [N], with respect to what the objective wants.
+        Counts [N, K, K], true class first, and mean cross-entropies [N], with respect to what the objective wants.
     """
     count = network.keep(
         ("confusions", objective), lambda apply: recorded(functools.partial(_confusions, apply, objective))
@@ -195,7 +167,11 @@ def confusions(
 
 
 def _in_chunks(function: Callable[[Tensor], Result], weights: Tensor, size: int) -> list[Result]:
-    """`function` of `size` networks of [N, W] at a time; of half as many each time that a GPU's memory is too small."""
+    """Call a function with `size` networks of [N, W] at a time, with half as many where a GPU's memory is too small.
+
+    Returns:
+        What the function returned, in the order of the networks.
+    """
     results: list[Result] = []
     done = 0
     while done < len(weights):
@@ -212,7 +188,7 @@ def _in_chunks(function: Callable[[Tensor], Result], weights: Tensor, size: int)
 def _confusions(
     network: Apply, objective: Objective, weights: Tensor, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Counts [N, K, K] and sums of cross-entropies [N] of N networks."""
+    """Return counts [N, K, K] and sums of cross-entropies [N] of N networks on one batch of images."""
     logits = vmap_over(len(weights), network, (0, None))(weights, images)  # [N, B, K]
     wanted = objective.wanted(labels).expand(len(weights), -1)
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")

@@ -1,4 +1,4 @@
-"""Sets of images that nobody learned, beside random real ones (`Split.of_classes`): centres of clusters, and means."""
+"""Images that are not learned, apart from random real ones (`Split.of_classes`): cluster centres and class means."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from raydistill.data import Split
 
 
 def classes_for(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """The classes [S, B] of a plain set of the size of one with labels [S, B, K].
+    """Return the classes [S, B] of the images of a baseline that is as large as a set with labels [S, B, K].
 
     They are the likeliest class of each label where that gives all classes equally many images. Otherwise (learned
     labels may mix classes, and there may be fewer images than classes) the classes are spread as evenly as the number
-    of images allows, and chance decides which ones get one more.
+    of images allows, and the generator decides which ones get one more.
     """
     likeliest = labels.argmax(-1)
     classes = labels.shape[-1]
@@ -25,9 +25,9 @@ def classes_for(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def kmeans_images(split: Split, classes: Tensor, seed: int) -> Tensor:
-    """Centres [S, B, C, H, W] of k-means within each class of classes [S, B], with k its number of images.
+    """Return the centres [S, B, C, H, W] of k-means within each class of classes [S, B], with k its number of images.
 
-    A class with fewer real images than that gives the images themselves, in turns.
+    A class with fewer real images than that gives the images themselves, repeated in turn.
     """
     from sklearn.cluster import KMeans
 
@@ -41,14 +41,14 @@ def kmeans_images(split: Split, classes: Tensor, seed: int) -> Tensor:
 
 
 def average_images(split: Split, classes: Tensor) -> Tensor:
-    """The mean image of each class [S, B, C, H, W], the same wherever its class is in classes [S, B]."""
+    """Return the mean image [S, B, C, H, W] of each class in classes [S, B]; one class always has the same image."""
     return _by_class(split, classes, lambda images, count: images.mean(0, keepdim=True))
 
 
 def _by_class(split: Split, classes: Tensor, summary: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Images for classes [S, B]: the `summary` of the real images of a class, in as many images as it has places.
+    """Summarise the real images of each class in as many images as the class has places in classes [S, B].
 
-    A class without real images stays zero, the mean colour.
+    The images of a class without real ones are zero, the mean colour.
     """
     images = split.images[:0].new_zeros(*classes.shape, *split.images.shape[1:])
     for label in classes.unique():

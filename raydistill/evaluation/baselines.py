@@ -1,4 +1,4 @@
-"""What a distilled set has to beat: sets of the same size that nobody learned (Wang et al. 2018, section 4)."""
+"""Baselines: sets of the size of a distilled one that are not learned (Wang et al. 2018, section 4)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,29 +7,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydistill.data import Dataset, Split, is_same
-from raydistill.evaluation.accuracy import Evaluation, confusions, evaluate_planned, train_networks
+from raydistill.data import Split, is_same
+from raydistill.evaluation.accuracy import Evaluation, before_and_after, confusions, train_networks
+from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
 from raydistill.evaluation.baseline_images import average_images, classes_for, kmeans_images
 from raydistill.evaluation.knn import ByNeighbours, by_neighbours, neighbour_accuracies
-from raydistill.evaluation.problem import evaluation_plan, real_data_for
+from raydistill.evaluation.problem import Problem
 from raydistill.method import DistilledSet
-from raydistill.method.initial_weights import InitialWeights
-from raydistill.method.objective import CLASSIFY, Objective, objective_of
 from raydistill.method.rng import named_generator
-from raydistill.networks import Network
 from raydistill.store.artifact import Artifact
-from raydistill.system.device import pick_device
 
-RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # the fixed step sizes to choose from
-DRAWS = 8  # sets of random images, and networks
-POOL = 5  # optimized real: the best of so many times as many draws, the top 20% of the paper
-POOL_NETWORKS = 4  # that judge each draw of the pool
-FEW = 2000  # real images to choose with
+RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # The fixed step sizes to choose from.
+DRAWS = 8  # The number of sets of random images, and of networks.
+POOL = 5  # Optimized real images are the best of so many times as many draws: the top 20% of the paper.
+POOL_NETWORKS = 4  # The number of networks that are trained on each draw of that pool.
+FEW = 2000  # The number of real images on which step sizes, neighbours and draws are chosen.
 
 
 @dataclass(frozen=True)
 class ByGradient:
-    """Test accuracy after gradient steps of one fixed size (None: learned ones), over `nets` trained networks."""
+    """Test accuracy after gradient steps of one fixed size (None for learned sizes), over `nets` trained networks."""
 
     accuracy: float
     accuracy_std: float
@@ -38,98 +35,67 @@ class ByGradient:
 
     @classmethod
     def of(cls, result: Evaluation, rate: float | None) -> "ByGradient":
-        """The accuracy of an evaluation."""
+        """Take the accuracy of an evaluation."""
         return cls(result.accuracy, result.accuracy_std, result.nets, rate)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """How good a kind of set is: to train on, and as the neighbours of real images."""
+    """How good a kind of set is: for training on it, and for nearest neighbours."""
 
     gradient: ByGradient
     knn: ByNeighbours
 
 
-def random_real(
-    network: Network,
-    start: InitialWeights,
-    like: DistilledSet,
-    data: Dataset,
-    seed: int = 0,
-    objective: Objective = CLASSIFY,
-) -> Evaluation:
-    """Test accuracy of random real training images, as many as in `like`, trained on for as many gradient steps.
+def random_real(problem: Problem, like: DistilledSet) -> Evaluation:
+    """Test random real training images, as many as in `like`, trained on for as many gradient steps.
 
     All steps have one fixed size, the one of `RATES` with the best validation accuracy. The mean is over `DRAWS`
     draws of images, each with a network of its own.
     """
-    baselines = Baselines(network, start, like, data, seed, objective)
+    baselines = Baselines(problem, like)
     return baselines.by_gradient(baselines.random_sets(DRAWS, "random real"))[0]
 
 
 def evaluate_with_baseline(
-    artifact: Artifact,
-    *,
-    network: str | None = None,
-    weights: str | None = None,
-    bank: str | None = None,
-    epochs: int | None = None,
-    nets: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data_dir: str | Path | None = None,
-    allow_other_data: bool = False,
+    artifact: Artifact, options: EvaluationOptions, data_dir: str | Path | None = None, allow_other_data: bool = False
 ) -> tuple[Evaluation, Evaluation, bool]:
-    """`evaluate`, the same network with random real images, and whether the data are those that the set was made from.
+    """Test a set as `evaluate` does, and random real images on the same networks.
 
-    Arguments and errors are those of `evaluate`.
+    Returns:
+        Both evaluations, and whether the data are those that the set was made from.
     """
-    plan = config, model, start = evaluation_plan(artifact, network, weights, nets, bank)
-    where = pick_device(device)
-    data = real_data_for(artifact, None, data_dir, allow_other_data).to(where)
-    result = evaluate_planned(artifact, plan, data, epochs, nets, seed)
-    like = artifact.distilled.to(where).with_epochs(epochs or artifact.config.epochs)
-    baseline = random_real(model, start, like, data, seed, objective_of(config, data.class_names))
-    return result, baseline, is_same(data, artifact.provenance)
+    problem, distilled = problem_of_artifact(artifact, options, None, data_dir, allow_other_data)
+    result = before_and_after(problem, distilled)
+    return result, random_real(problem, distilled), is_same(problem.data, artifact.provenance)
 
 
 class Baselines:
-    """The four baselines, of the size of a distilled set and trained on for as many gradient steps.
+    """The four baselines, as large as a distilled set and trained on for as many gradient steps.
 
-    Everything is chosen on training and validation data; the test data are for the accuracies that are returned.
+    Everything is chosen on training and validation data; the test data give the accuracies that are returned.
 
     Args:
-        network: the network.
-        start: its initial weights; where they are fixed, all sets are trained on by the one network there is.
-        like: a set of the size and number of gradient steps wanted, on the data's device.
-        data: the real data.
-        seed: of every draw.
-        objective: what the trained network should do.
-        draws: sets of random images, and networks.
+        problem: what networks are trained and tested on; its settings' seed is that of every draw. Where the initial
+            weights are fixed, all sets are trained on by the one network there is.
+        like: a set of the size and number of gradient steps wanted, on the problem's device.
+        draws: the number of sets of random images, and of networks.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        start: InitialWeights,
-        like: DistilledSet,
-        data: Dataset,
-        seed: int = 0,
-        objective: Objective = CLASSIFY,
-        draws: int = DRAWS,
-    ) -> None:
-        self.network, self.start, self.data, self.objective = network, start, data, objective
-        self.draws, self.seed, self.device = draws, seed, like.images.device
+    def __init__(self, problem: Problem, like: DistilledSet, draws: int = DRAWS) -> None:
+        self.problem, self.draws = problem, draws
+        self.network, self.data, self.objective = problem.network, problem.data, problem.objective
+        self.start, self.seed = problem.initial_weights[0], problem.config.seed
         self.raw_rates = like.raw_rates
         self.classes = classes_for(like.labels, self._generator("baseline classes"))
-        self.wanted = objective.wanted(self.classes)
+        self.wanted = self.objective.wanted(self.classes)
         self.labels = F.one_hot(self.wanted, like.labels.shape[-1]).to(like.labels)
-        self.networks = start.held_out(draws, "baseline", seed).to(self.device)
-        self.train = self._some(data.train, "training images")
-        self.val = self._some(data.val, "validation images")
+        self.networks = self.start.held_out(draws, "baseline", self.seed).to(problem.device)
+        self.train = self._some(self.data.train, "training images")
+        self.val = self._some(self.data.val, "validation images")
 
     def all(self) -> dict[str, Judged]:
-        """The four by name."""
+        """Test all four, and return them by name."""
         random = self.judged(self.random_sets(self.draws, "random real"))
         return {
             "random_real": random,
@@ -139,9 +105,9 @@ class Baselines:
         }
 
     def optimized(self, random: Judged) -> Judged:
-        """The best of many random draws; those to train on and those to be neighbours are chosen apart.
+        """Test the best of many random draws; those for training and those for neighbours are chosen separately.
 
-        They are compared at the step size and number of neighbours that were best for `random` draws.
+        They are compared with the step size and number of neighbours that were best for `random` draws.
         """
         assert random.gradient.rate is not None
         pool = self.random_sets(POOL * self.draws, "optimized real")
@@ -150,44 +116,44 @@ class Baselines:
         return Judged(ByGradient.of(*self.by_gradient(to_train_on)), self.by_neighbours(to_be_near))
 
     def judged(self, images: Tensor) -> Judged:
-        """D sets [D, S, B, C, H, W], judged both ways."""
+        """Test D sets [D, S, B, C, H, W] in both ways."""
         return Judged(ByGradient.of(*self.by_gradient(images)), self.by_neighbours(images))
 
     def random_sets(self, count: int, name: str) -> Tensor:
-        """`count` sets of random training images [count, S, B, C, H, W], drawn by the seed and a name."""
+        """Draw `count` sets of random training images [count, S, B, C, H, W], by the seed and a name."""
         generator = self._generator(name)
         return torch.stack([self.data.train.of_classes(self.classes, generator) for _ in range(count)])
 
     def by_gradient(self, images: Tensor) -> tuple[Evaluation, float]:
-        """Test accuracy after training on D sets [D, S, B, C, H, W], and the step size that validation chose."""
+        """Train on D sets [D, S, B, C, H, W]; return the test accuracy and the step size that validation chose."""
         trained = {rate: self._trained(images, rate) for rate in RATES}
         rate = max(RATES, key=lambda rate: self._tested(trained[rate], self.val).accuracy)
         return self._tested(trained[rate], self.data.test), rate
 
     def by_neighbours(self, images: Tensor) -> ByNeighbours:
-        """Test accuracy with D sets [D, S, B, C, H, W] as neighbours."""
+        """Test D sets [D, S, B, C, H, W] as neighbours of real images."""
         return by_neighbours(images, self.wanted, self.val, self.data.test, self.objective)
 
     def worth_by_gradient(self, pool: Tensor, rate: float) -> Tensor:
-        """Accuracy [P] on training images after training on each of P sets with a step size.
+        """Return the accuracy [P] on training images after training on each of P sets with a step size.
 
         It is the mean over a few networks, others than those of the test, so that no set wins by a lucky network.
         """
-        weights = self.start.sample(POOL_NETWORKS, named_generator(self.seed, "pool weights")).to(self.device)
+        weights = self.start.sample(POOL_NETWORKS, named_generator(self.seed, "pool weights")).to(self.problem.device)
         trained = [train_networks(self.network, self._set(images, rate), weights) for images in pool]
         confusion, _ = confusions(self.network, torch.cat(trained), self.train, self.objective)
         return self.objective.measures(confusion)["accuracy"].view(len(pool), -1).mean(1)
 
     def worth_by_neighbours(self, pool: Tensor, k: int) -> Tensor:
-        """Accuracy [P] on training images by the k nearest images of each of P sets."""
+        """Return the accuracy [P] on training images by the k nearest images of each of P sets."""
         return neighbour_accuracies(pool, self.wanted, self.train, [k], self.objective)[0]
 
     def best_of(self, pool: Tensor, worth: Tensor) -> Tensor:
-        """The `draws` sets of a pool [P, S, B, C, H, W] that are worth [P] most."""
+        """Return the `draws` sets of a pool [P, S, B, C, H, W] whose worth [P] is highest."""
         return pool[worth.topk(self.draws).indices]
 
     def _trained(self, images: Tensor, rate: float) -> Tensor:
-        """Weights [N, W]: all networks trained on the one set, or as many as there are sets, each on one of them."""
+        """Train all networks on the one set, or one network on each of several; return their weights [N, W]."""
         sets = [self._set(i, rate) for i in images]
         if len(sets) == 1:
             return train_networks(self.network, sets[0], self.networks)
@@ -202,11 +168,11 @@ class Baselines:
         return Evaluation.of(self.objective.measures(confusion), losses)
 
     def _some(self, split: Split, name: str) -> Split:
-        """The split, or `FEW` random examples where it is larger (their order may be by class)."""
+        """Return the split, or `FEW` random examples of a larger one, the order of which may be by class."""
         if len(split) <= FEW:
             return split
-        index = torch.randperm(len(split), generator=self._generator(name), device=self.device)[:FEW]
+        index = torch.randperm(len(split), generator=self._generator(name), device=self.problem.device)[:FEW]
         return split.at(index)
 
     def _generator(self, name: str) -> torch.Generator:
-        return named_generator(self.seed, name, self.device)
+        return named_generator(self.seed, name, self.problem.device)

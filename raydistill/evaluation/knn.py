@@ -1,4 +1,4 @@
-"""A set of images judged without a network: real images are classified by those of the set that lie nearest."""
+"""Nearest neighbours: real images are classified without a network, by the images of a set that are nearest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from raydistill.data import Split
 from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.system.device import exact_products
 
-NEIGHBOURS = (1, 3, 5)  # the numbers of neighbours to choose from
-BLOCK = 2**22  # distances computed at once
+NEIGHBOURS = (1, 3, 5)  # The numbers of neighbours to choose from.
+BLOCK = 2**22  # The number of distances that are computed at once.
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ByNeighbours:
 def by_neighbours(
     images: Tensor, classes: Tensor, choose: Split, test: Split, objective: Objective = CLASSIFY
 ) -> ByNeighbours:
-    """Test accuracy by nearest neighbours, with the number of them in `NEIGHBOURS` that does best on `choose`.
+    """Test nearest neighbours, with the number of them in `NEIGHBOURS` that has the best accuracy on `choose`.
 
     Args:
         images: D sets [D, S, B, C, H, W].
         classes: the classes [S, B] of each set's images.
-        choose: real images to choose the number of neighbours with.
-        test: real images to test with.
-        objective: what to take the real images for.
+        choose: the real images to choose the number of neighbours with.
+        test: the real images to test with.
+        objective: what the real images should be taken for.
     """
     possible = [k for k in NEIGHBOURS if k <= classes.numel()]
     best = int(neighbour_accuracies(images, classes, choose, possible, objective).mean(1).argmax())
@@ -45,9 +45,10 @@ def by_neighbours(
 def neighbour_accuracies(
     images: Tensor, classes: Tensor, split: Split, counts: Sequence[int], objective: Objective = CLASSIFY
 ) -> Tensor:
-    """Accuracies on real images [len(counts), D] for each number of neighbours and each of D sets.
+    """Return accuracies on real images [len(counts), D], for each number of neighbours and each of D sets.
 
-    Distances are Euclidean in normalised space; of the classes with most votes the first counts, as in scikit-learn.
+    Distances are Euclidean in normalised space. Where several classes have most votes, the first one counts, as in
+    scikit-learn.
     Images and classes are as in `by_neighbours`; no count is above S * B.
     """
     sets, references = len(images), classes.numel()
@@ -58,7 +59,7 @@ def neighbour_accuracies(
     offsets = kinds**2 * torch.arange(sets, device=images.device)
     size = max(1, BLOCK // len(points))
     for real, labels in zip(split.images.split(size), split.labels.split(size), strict=True):
-        with exact_products():  # |x - r|^2 without |x|^2, which is the same for all r
+        with exact_products():  # This is |x - r|^2 without |x|^2, which is the same for all r.
             distances = torch.addmm(lengths, real.flatten(1), points.T, alpha=-2).view(-1, sets, references)
         nearest = classes.flatten()[distances.topk(max(counts), largest=False).indices]  # [M, D, k]
         for i, count in enumerate(counts):

@@ -1,84 +1,102 @@
-"""What testing an artifact takes: the network, where its initial weights come from, and the real data."""
+"""What networks learn and are tested on: real data, a network, an objective and initial weights, on one device."""
 
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.data import Dataset, check_same, load_dataset
-from raydistill.method.initial_weights import BankWeights, FixedWeights, InitialWeights, RandomWeights
+from raydistill.data import Dataset
+from raydistill.method import Distiller
+from raydistill.method.initial_weights import InitialWeights, population_weights
+from raydistill.method.objective import Objective, objective_of
 from raydistill.networks import Network, build_network
-from raydistill.store.artifact import Artifact
-from raydistill.store.bank import check_bank, load_bank
-from raydistill.system.errors import UserError
+from raydistill.store.bank import Bank, check_bank, load_bank
+from raydistill.system.device import pick_device, use_precision
+
+if TYPE_CHECKING:
+    from raydistill.method.workers import Workers
 
 
-def real_data_for(
-    artifact: Artifact, data: Dataset | None, data_dir: str | Path | None, allow_other_data: bool = False
-) -> Dataset:
-    """The real data an artifact was made from: `data`, or read from where its config says.
+@dataclass(frozen=True)
+class Problem:
+    """What a process computes, made once from settings and data: by a run, by its followers, and by an evaluation."""
 
-    Raises:
-        UserError: they are not there, do not fit the artifact or, where only those will do, are other ones.
-    """
-    data = data or load_dataset(artifact.config, data_dir)
-    if data.image_shape != artifact.image_shape or data.class_names != artifact.class_names:
-        raise UserError(
-            f"dataset={data.name} has {data.num_classes} classes of images {data.image_shape}, the artifact "
-            f"{len(artifact.class_names)} classes of {artifact.image_shape}"
+    config: DistillConfig
+    """The settings; those of the method are for `distiller` alone."""
+    data: Dataset
+    """The real data, on the device on which everything is computed."""
+    network: Network
+    """The network that is trained."""
+    objective: Objective
+    """What a trained network should do."""
+    initial_weights: tuple[InitialWeights, ...]
+    """Where the weights of the networks come from, for each set of the population."""
+    bank: Bank | None = None
+    """The pretrained networks that they come from, if they do."""
+
+    @classmethod
+    def of(
+        cls, config: DistillConfig, data: Dataset, bank: Bank | None = None, device: torch.device | None = None
+    ) -> "Problem":
+        """Make the problem that settings name, and set the precision of this process for it.
+
+        Args:
+            config: the settings.
+            data: the real data, on any device.
+            bank: the pretrained networks that the settings name; read from there if not given.
+            device: where to compute; by default where the settings say.
+
+        Raises:
+            UserError: the settings fit neither the data, the bank nor the device.
+        """
+        device = device or pick_device(config.device)
+        use_precision(config.precision, device, config.deterministic)
+        if bank is None and config.bank_folder is not None:
+            bank = load_bank(config.bank_folder)
+        data = data.to(device)
+        return cls(config, data, *_parts(config, data, bank, device), bank)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.data.train.labels.device
+
+    def of_member(self, member: int) -> "Problem":
+        """Return the problem of one set of the population, the networks of which start from weights of its own."""
+        return replace(self, initial_weights=(self.initial_weights[member],))
+
+    def held_out(self, part: Literal["validation", "test"]) -> Tensor:
+        """Return the weights [N, W] that networks start from in validation or the test, and in no outer iteration."""
+        count = self.config.val_nets if part == "validation" else self.config.test_nets
+        return self.initial_weights[0].held_out(count, part, self.config.seed).to(self.device)
+
+    def distiller(self, workers: "Workers | None" = None) -> Distiller:
+        """Begin to learn sets for this problem, alone or with other processes."""
+        return Distiller(
+            self.config,
+            self.network,
+            self.data.train,
+            self.data.num_classes,
+            self.objective,
+            self.initial_weights,
+            workers,
         )
-    check_same(data, artifact.provenance, "the distilled set", allow_other_data)
-    return data
 
 
-def evaluation_plan(
-    artifact: Artifact,
-    network: str | None = None,
-    weights: str | None = None,
-    nets: int | None = None,
-    bank: str | None = None,
-) -> tuple[DistillConfig, Network, InitialWeights]:
-    """The artifact's config with the network asked for, that network, and where its initial weights come from.
-
-    Raises:
-        UserError: they do not go together, or not with the artifact.
-    """
-    config = artifact.config
-    same = network in (None, config.network.name)
-    weights = weights or ("random_pretrained" if bank else config.weights if same else "random")
-    if weights not in ("fixed", "random", "fixed_pretrained", "random_pretrained"):
-        raise UserError(f"weights={weights}: should be fixed, random or random_pretrained")
-    if nets is not None and (nets < 1 or (nets > 1 and weights.startswith("fixed"))):
-        reason = "with fixed weights there is only one network; use weights=random" if nets > 1 else "at least 1"
-        raise UserError(f"nets={nets}: {reason}")
-    if not same:  # with its own width and depth, and the initialiser of the artifact's
-        config = config.changed({"network": {"name": network, "init": config.network.init}})
-    config = config.model_copy(update={"weights": weights, "bank": bank or config.bank})
-    model = build_network(config, artifact.image_shape, len(artifact.class_names))
-    if weights == "random" or (weights == "random_pretrained" and config.published):
-        return config, model, RandomWeights(model)
-    if weights == "random_pretrained":
-        return config, model, _networks_of_bank(artifact, config, model, nets, bank)
-    if artifact.weights is None or {k: tuple(w.shape) for k, w in artifact.weights.items()} != model.shapes:
-        raise UserError(
-            f"weights=fixed: the artifact has no initial weights of a {config.network.name}; use weights=random"
-        )
-    return config, model, FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
+def check_problem(config: DistillConfig, data: Dataset, bank: Bank | None) -> None:
+    """Raise UserError unless settings, data and bank go together; nothing is computed or set for this process."""
+    _parts(config, data, bank, torch.device("cpu"))
 
 
-def _networks_of_bank(
-    artifact: Artifact, config: DistillConfig, model: Network, nets: int | None, path: str | None
-) -> BankWeights:
-    """Pretrained networks that were not used to make the artifact: the test part of its bank, or all of another."""
-    where = path or config.bank
-    if where is None:
-        raise UserError("weights=random_pretrained: needs bank=FOLDER (--bank), the artifact was made without one")
-    bank = load_bank(where)
-    check_bank(bank.manifest, config, artifact.class_names, artifact.image_shape, model)
-    known = bank.fingerprint == artifact.provenance.get("bank")
-    if not known and path is None:
-        raise UserError(f"bank={where}: is not the bank it was when the set was made; to test on all of it, use --bank")
-    count = config.test_nets if known else len(bank.networks)
-    if (nets or 0) > count:
-        raise UserError(f"nets={nets}: bank={where} has only {count} networks that the set was not made with")
-    return BankWeights(bank.networks, 0, count)
+def _parts(
+    config: DistillConfig, data: Dataset, bank: Bank | None, device: torch.device
+) -> tuple[Network, Objective, tuple[InitialWeights, ...]]:
+    """Build the network, the objective and the initial weights that settings name."""
+    network = build_network(config, data.image_shape, data.num_classes)
+    if bank is not None:
+        check_bank(bank.manifest, config, data.class_names, data.image_shape, network)
+    objective = objective_of(config, data.class_names)
+    networks = bank.networks if bank is not None else None
+    return network, objective, population_weights(config, network, device, networks)

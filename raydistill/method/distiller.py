@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from raydistill.kernels.cuda_graph import Capture
 from raydistill.method.adam import Adam
 from raydistill.method.distilled import DistilledSet
 from raydistill.method.initial_set import initial_set
-from raydistill.method.initial_weights import initial_weights
+from raydistill.method.initial_weights import InitialWeights, population_weights
 from raydistill.method.labels import LabelForm
 from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.population import members
@@ -43,7 +44,7 @@ class Distiller:
         real: the real training images; everything is computed on their device.
         num_classes: K.
         objective: what trained networks should do.
-        bank: pretrained networks [M, W] to start from, where the config wants them.
+        starts: where the initial weights come from, for each set; by default drawn by the network's initialiser.
         workers: the processes that share the networks of each iteration, where there are several; all of them hold and
             update the same sets.
 
@@ -58,7 +59,7 @@ class Distiller:
         real: Split,
         num_classes: int,
         objective: Objective = CLASSIFY,
-        bank: Tensor | None = None,
+        starts: Sequence[InitialWeights] | None = None,
         workers: "Workers | None" = None,
     ) -> None:
         device = real.images.device
@@ -71,9 +72,7 @@ class Distiller:
         self.workers = workers
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
-        if bank is not None and not config.one_network:
-            bank = bank.to(device)  # All members share one copy.
-        self.initial_weights = [initial_weights(m, network, device, bank) for m in self.members]
+        self.initial_weights = starts or population_weights(config, network, device)
         sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
         self.learned = DistilledSet.stack(list(sets))
         self.raw_labels = torch.stack(raw_labels)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.method.population import members
 from raydistill.method.rng import named_generator
 from raydistill.networks import Network
 from raydistill.system.errors import UserError
@@ -73,6 +74,15 @@ class BankWeights:
         test = len(self.networks) - self.test
         kept = self.networks[test - self.validation : test] if part == "validation" else self.networks[test:]
         return kept[:count]
+
+
+def population_weights(
+    config: DistillConfig, network: Network, device: torch.device, bank: Tensor | None = None
+) -> tuple[InitialWeights, ...]:
+    """Return where the initial weights come from for each set of the population; errors as of `initial_weights`."""
+    if bank is not None and not config.one_network:
+        bank = bank.to(device)  # Once for all sets.
+    return tuple(initial_weights(member, network, device, bank) for member in members(config))
 
 
 def initial_weights(

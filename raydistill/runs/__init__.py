@@ -1,1 +1,1 @@
-"""One distillation or one bank from start to end: validation, the best so far, stopping, resuming."""
+"""One distillation or one bank from start to end: validation, the best set so far, stopping, resuming."""

@@ -1,4 +1,4 @@
-"""Training a bank of networks, many at once, as `raydistill pretrain` does it."""
+"""Training a bank of networks, several at once, as `raydistill pretrain` does."""
 
 import functools
 import math
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +21,8 @@ from raydistill.method.adam import Adam
 from raydistill.method.rng import named_generator
 from raydistill.method.unroll import losses_and_gradient
 from raydistill.networks import Network, build_network
+from raydistill.runs.watcher import PretrainWatcher
 from raydistill.store.bank import (
-    MANIFEST,
     BankManifest,
     bank_table,
     network_files,
@@ -31,16 +30,15 @@ from raydistill.store.bank import (
     write_bank_file,
     write_manifest,
 )
+from raydistill.store.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from raydistill.store.manifest import MANIFEST
 from raydistill.system.device import pick_device, use_precision
 from raydistill.system.errors import Stopped, UserError
 from raydistill.system.lock import is_empty, own_folder
-from raydistill.system.storage import at_home, read_json, write_json
-from raydistill.system.tensor_file import save_tensors
+from raydistill.system.storage import at_home, read_json, remove_partial, write_json
 
-SETTINGS = "pretrain.json"
-DATA = "data.json"  # in a bank's folder: by which the real data are known again
-CHECKPOINT = "checkpoint.pt"
-Progress = Callable[[int, int, float], None]  # networks done before this chunk, epochs done of it, mean loss
+SETTINGS = "pretrain.json"  # A file in a bank's folder: the settings of the bank.
+DATA = "data.json"  # A file in a bank's folder: the fingerprint of the real data.
 
 
 def pretrain(
@@ -49,50 +47,60 @@ def pretrain(
     *,
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
-    progress: Progress = lambda nets, epoch, loss: None,
     stop: Callable[[], bool] = lambda: False,
+    watchers: tuple[PretrainWatcher, ...] = (),
 ) -> BankManifest:
-    """Trains a bank of networks into a folder, or goes on with one that was stopped; ends bit-identical either way.
+    """Train a bank of networks into a folder, or resume one that was stopped; the bits are the same either way.
 
     Args:
         config: how many networks of which kind, on what.
         out: the folder.
         data: the real data, where they are loaded already.
-        data_dir: folder of downloaded data sets.
-        progress: told after each epoch.
-        stop: asked before each step; True ends the call, to go on later from the last whole epoch.
+        data_dir: the folder of downloaded data sets.
+        stop: called before each step; True ends the call, to resume later from the last whole epoch.
+        watchers: what the progress is reported to.
 
     Returns:
-        the bank's manifest, with the mean accuracies of its networks.
+        The bank's manifest, with the mean accuracies of its networks.
 
     Raises:
         UserError: the settings do not fit the data, or the folder holds something else or is in use.
-        Stopped: `stop` said so; what was done is kept.
+        Stopped: `stop` returned True; what was done is kept.
     """
     folder = Path(at_home(out))
-    with nullcontext() if (folder / MANIFEST).exists() else own_folder(folder):  # a whole bank is only read
+    with nullcontext() if (folder / MANIFEST).exists() else own_folder(folder):  # A whole bank is only read.
         begin_folder(config, folder)
         if (folder / MANIFEST).exists():
             return read_manifest(folder)[0]
-        return _train(config, folder, data or load_dataset(config, data_dir), progress, stop)
+        for watcher in watchers:
+            watcher.on_start(config)
+        try:
+            return _train(config, folder, data or load_dataset(config, data_dir), stop, watchers)
+        finally:
+            for watcher in watchers:
+                watcher.on_end()
 
 
 def _train(
-    config: PretrainConfig, folder: Path, data: Dataset, progress: Progress, stop: Callable[[], bool]
+    config: PretrainConfig,
+    folder: Path,
+    data: Dataset,
+    stop: Callable[[], bool],
+    watchers: tuple[PretrainWatcher, ...],
 ) -> BankManifest:
-    """Trains the networks that `folder` lacks, and makes it a bank."""
+    """Train the networks that `folder` lacks, and make it a bank."""
     _check_data(data, folder)
     trainer = BankTrainer(config, data)
     start = time.perf_counter()
     for first in range(0, config.nets, config.chunk):
         path = network_files(folder, first // config.chunk)
         if not path.exists():
-            networks = trainer.train_chunk(first, folder / CHECKPOINT, progress, stop)
+            networks = trainer.train_chunk(first, folder, stop, watchers)
             accuracies = (score(trainer.network, networks, s)[0] for s in (trainer.data.val, trainer.data.test))
             write_bank_file(path, bank_table(networks, *accuracies))
             (folder / CHECKPOINT).unlink(missing_ok=True)
     about = {
-        "seconds": time.perf_counter() - start,  # of the last call, where it went on with a stopped one
+        "seconds": time.perf_counter() - start,  # Those of the last call, where it resumed a stopped one.
         **identity(trainer.data),
         "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
     }
@@ -100,7 +108,7 @@ def _train(
 
 
 def begin_folder(config: PretrainConfig, folder: Path) -> None:
-    """Writes the settings into a new folder.
+    """Write the settings into a new folder, or check those of a folder that was begun.
 
     Raises:
         UserError: the folder holds a bank of other settings, or something else.
@@ -115,14 +123,15 @@ def begin_folder(config: PretrainConfig, folder: Path) -> None:
         changed = [name for name, value in flat(settings).items() if name not in before or before[name] != value]
         if changed:
             raise UserError(f"{folder}: holds a bank begun with another {', '.join(changed)}; choose another --out")
+        remove_partial(folder)
     elif not is_empty(folder):
-        raise UserError(f"{folder}: is not an empty folder, and holds no bank to go on with; choose another --out")
+        raise UserError(f"{folder}: is not an empty folder, and holds no bank to resume; choose another --out")
     else:
         write_json(str(path), settings)
 
 
 def _check_data(data: Dataset, folder: Path) -> None:
-    """Keeps in the folder by what its data are known; raises UserError where they are no longer the same."""
+    """Write the fingerprint of the data into the folder, or raise UserError where the data are no longer the same."""
     path = folder / DATA
     if not path.exists():
         write_json(str(path), identity(data))
@@ -131,10 +140,10 @@ def _check_data(data: Dataset, folder: Path) -> None:
 
 
 class BankTrainer:
-    """Trains networks side by side, each from its own initial weights and on its own order of the images.
+    """Networks that are trained at once, each from its own initial weights and on its own order of the images.
 
-    Adam with a rate that falls to zero as a cosine. All randomness follows from (seed, network, epoch), so that any
-    chunk of networks can be trained at any time.
+    They are trained by Adam, with a rate that falls to zero as a cosine. All randomness follows from (seed, network,
+    epoch), so that any chunk of networks can be trained at any time.
 
     Args:
         config: the settings.
@@ -153,36 +162,44 @@ class BankTrainer:
         if config.batch_size > len(data.train):
             raise UserError(f"batch_size={config.batch_size}: there are only {len(data.train)} training images")
         self.gradient = recorded(functools.partial(_gradient, self.network))
-        self.steps = len(data.train) // config.batch_size  # a smaller last batch is left out; orders differ by epoch
+        self.steps = len(data.train) // config.batch_size  # A smaller last batch is left out.
 
-    def train_chunk(self, first: int, checkpoint: Path, progress: Progress, stop: Callable[[], bool]) -> Tensor:
-        """The weights [N, W] of networks `first`, `first` + 1, ... of one chunk after training.
+    def train_chunk(
+        self,
+        first: int,
+        folder: Path,
+        stop: Callable[[], bool] = lambda: False,
+        watchers: tuple[PretrainWatcher, ...] = (),
+    ) -> Tensor:
+        """Train networks `first`, `first` + 1, ... of one chunk, and return their weights [N, W].
 
         Raises:
-            Stopped: `stop` said so; `checkpoint` holds what was done.
+            Stopped: `stop` returned True; the checkpoint in `folder` holds what was done.
         """
         members = range(first, min(first + self.config.chunk, self.config.nets))
         streams = [named_generator(self.config.seed, f"network {i}") for i in members]
         weights = torch.cat([self.network.initial_weights(1, stream) for stream in streams]).to(self.device)
         adam = Adam([weights], betas=(0.9, 0.999))
-        done = _load(checkpoint, first, weights, adam)
+        done = _load(folder, first, weights, adam)
         for epoch in range(done, self.config.epochs):
             loss = self._epoch(epoch, members, weights, adam, stop)
             state = {"first": first, "epoch": epoch + 1, "weights": weights, "adam": adam.state_dict()}
-            save_tensors(state, checkpoint)
-            progress(first, epoch + 1, loss)
+            save_checkpoint(state, folder)
+            for watcher in watchers:
+                watcher.on_epoch(first, epoch + 1, loss)
         return weights
 
     def _epoch(self, epoch: int, members: range, weights: Tensor, adam: Adam, stop: Callable[[], bool]) -> float:
-        """One pass of all networks over the images; returns their mean loss."""
+        """Train all networks for one pass over the images, and return their mean loss."""
         size = self.steps * self.config.batch_size
         streams = [named_generator(self.config.seed, f"order {i} {epoch}", self.device) for i in members]
         orders = [torch.randperm(len(self.data.train), generator=g, device=self.device)[:size] for g in streams]
         shifts = named_generator(self.config.seed, f"augment {members.start} {epoch}", self.device)
         losses = torch.zeros(len(members), device=self.device)
         for step, index in enumerate(torch.stack(orders).split(self.config.batch_size, 1)):
-            if stop():  # this epoch will be done anew
-                raise Stopped(f"stopped after {epoch} of {self.config.epochs} epochs of {len(members)} networks")
+            if stop():  # The next call repeats this epoch.
+                names = f"networks {members.start + 1} to {members.stop}"
+                raise Stopped(f"stopped at epoch {epoch} of {self.config.epochs} of {names}")
             images = augmented(self.data.train.images[index.flatten()], self.config.data.augment, shifts)
             images = images.unflatten(0, index.shape)
             loss, gradient = self.gradient(weights, images, self.data.train.labels[index])
@@ -194,16 +211,16 @@ class BankTrainer:
 
 
 def _gradient(network: Network, weights: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses [N] and gradients [N, W], each network with its own images [N, B, C, H, W] and labels [N, B]."""
+    """Return losses [N] and gradients [N, W], each network with its own images [N, B, C, H, W] and labels [N, B]."""
     losses, gradient = losses_and_gradient(network, weights[:, None], images, labels, each_set=0, differentiable=False)
     return losses[:, 0], gradient[:, 0]
 
 
-def _load(checkpoint: Path, first: int, weights: Tensor, adam: Adam) -> int:
-    """Puts a stopped chunk's state in place; returns the epochs done."""
-    if not checkpoint.exists():
+def _load(folder: Path, first: int, weights: Tensor, adam: Adam) -> int:
+    """Put the state of a chunk that was stopped in place, if there is one; return the epochs done."""
+    if not (folder / CHECKPOINT).exists():
         return 0
-    state: dict[str, Any] = torch.load(checkpoint, map_location=weights.device, weights_only=True)
+    state = load_checkpoint(folder)
     if state["first"] != first:
         return 0
     weights.copy_(state["weights"])

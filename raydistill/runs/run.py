@@ -1,4 +1,4 @@
-"""A distillation with everything around the method: validation, the best set so far, the final test, its state.
+"""One distillation around the method: validation, the best set so far, the final test, and the state to resume from.
 
 `raydistill.distill` runs one to its end; a sweep's trial (`raydistill.sweep.searching.trial`) drives the same `Run`.
 """
@@ -13,15 +13,13 @@ import torch
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset, identity, is_same
-from raydistill.evaluation.accuracy import WORST_LOSS, Evaluation, before_and_after, evaluate_set
+from raydistill.evaluation.accuracy import WORST_LOSS, Evaluation, before_and_after, evaluate_on
 from raydistill.evaluation.baselines import random_real
-from raydistill.method import DistilledSet, Distiller
+from raydistill.evaluation.problem import Problem
+from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import FixedWeights
-from raydistill.method.objective import Objective, objective_of
-from raydistill.networks import Network, build_network
 from raydistill.store.artifact import Artifact
-from raydistill.store.bank import Bank, check_bank, load_bank
-from raydistill.system.device import pick_device, use_precision
+from raydistill.store.bank import Bank
 from raydistill.system.errors import Diverged
 
 if TYPE_CHECKING:
@@ -36,9 +34,9 @@ class Run:
     Args:
         config: the settings.
         data: the real data, on any device.
-        bank: the pretrained networks that the config names; read from there if not given.
+        bank: the pretrained networks that the settings name; read from there if not given.
         workers: the processes that share the work, where there are several.
-        device: where to compute; by default where the workers do, else where the config says.
+        device: where to compute; by default where the workers do, else where the settings say.
 
     Raises:
         UserError: the settings do not fit the data, the bank or the device.
@@ -53,30 +51,19 @@ class Run:
         device: torch.device | None = None,
     ) -> None:
         self.config = config
-        self.device = device or (workers.device if workers is not None else pick_device(config.device))
-        use_precision(config.precision, self.device, config.deterministic)
-        self.data = data.to(self.device)
-        self.bank = bank or (load_bank(config.bank_folder) if config.bank_folder else None)
-        self.network, self.objective = matched(config, data, self.bank)
+        device = device or (workers.device if workers is not None else None)
+        self.problem = Problem.of(config, data, bank, device)
         self.workers = workers
-        self.distiller = Distiller(
-            config,
-            self.network,
-            self.data.train,
-            data.num_classes,
-            self.objective,
-            self.bank.networks if self.bank is not None else None,
-            workers,
-        )
+        self.distiller = self.problem.distiller(workers)
         self.best: DistilledSet | None = None
         self.best_metrics: Metrics = {}
-        self.leader = 0  # which set of the population did best in the last validation,
-        self.best_member = 0  # and which one `best` is of
-        self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # the best of each so far
-        self.other_data = False  # whether it went on with other data than it began with
+        self.leader = 0  # The set of the population with the highest accuracy in the last validation.
+        self.best_member = 0  # The set of the population that `best` was.
+        self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # The best of each set so far.
+        self.other_data = False  # Whether it was resumed with other data than it began with.
         self.seconds = 0.0
-        self._loss_sum = torch.zeros(config.population.size, device=self.device)
-        self._loss_count = torch.zeros(config.population.size, device=self.device)
+        self._loss_sum = torch.zeros(config.population.size, device=self.problem.device)
+        self._loss_count = torch.zeros(config.population.size, device=self.problem.device)
 
     @property
     def iteration(self) -> int:
@@ -96,17 +83,17 @@ class Run:
     def advance(
         self, stop: Callable[[], bool] = lambda: False, tick: Callable[[int], None] = lambda i: None
     ) -> Metrics | None:
-        """Iterates up to the next validation (every `eval_every` iterations and after the last) and does it.
+        """Iterate up to the next validation (every `eval_every` iterations and after the last) and validate.
 
         Args:
-            stop: asked after each iteration; True ends the call early, without a validation.
-            tick: told the iteration after each one.
+            stop: called after each iteration; True ends the call early, without a validation.
+            tick: called with the iteration after each one.
 
         Returns:
-            the metrics, or None if it was stopped.
+            The metrics, or None if it was stopped.
 
         Raises:
-            Diverged: the loss is not finite any more.
+            Diverged: the loss is no longer finite.
         """
         begin = time.perf_counter()
         first = self.iteration
@@ -122,8 +109,8 @@ class Run:
             if stop():
                 self.seconds += time.perf_counter() - begin
                 return None
-        losses = self._loss_sum / self._loss_count  # 0 / 0 where not one was finite
-        least = losses.nan_to_num(nan=torch.inf).min().item()  # waits for the device
+        losses = self._loss_sum / self._loss_count  # It is 0 / 0 where no loss was finite.
+        least = losses.nan_to_num(nan=torch.inf).min().item()  # This waits for the device.
         pace = (self.iteration - first) / (time.perf_counter() - begin)
         self._loss_sum.zero_()
         self._loss_count.zero_()
@@ -136,14 +123,14 @@ class Run:
         return metrics | {"seconds": self.seconds}
 
     def _validate(self) -> Metrics:
-        results = []
-        for start, member in zip(self.distiller.initial_weights, self.distiller.averaged.unstack(), strict=True):
-            weights = start.held_out(self.config.val_nets, "validation", self.config.seed).to(self.device)
-            results.append(evaluate_set(self.network, member, weights, self.data.val, self.objective))
+        results = [
+            evaluate_on(self.problem.of_member(member), distilled, "validation")
+            for member, distilled in enumerate(self.distiller.averaged.unstack())
+        ]
         for known, result in zip(self.member_metrics, results, strict=True):
             if result.accuracy > known.get("val_accuracy", -1.0):
                 known.update(_validation(result), best_iteration=self.iteration)
-        # a set that diverged still guesses right now and then
+        # A set that diverged still has the accuracy of guessing, so its loss counts first.
         self.leader = max(range(len(results)), key=lambda i: (results[i].loss < WORST_LOSS, results[i].accuracy))
         if results[self.leader].accuracy > self.best_metrics.get("val_accuracy", -1.0):
             self.best, self.best_member = self.current.detached(), self.leader
@@ -156,19 +143,16 @@ class Run:
         }
 
     def population(self) -> list[dict[str, float]]:
-        """For each set: its seed and learning rates, and its best validation so far (none before the first)."""
+        """Return for each set its seed and learning rates, and its best validation so far (none before the first)."""
         return [
             {"seed": member.seed, "inner_lr": member.inner_lr, "outer_lr": member.outer_lr} | metrics
             for member, metrics in zip(self.distiller.members, self.member_metrics, strict=True)
         ]
 
     def test(self) -> dict[str, float | int]:
-        """The final report: the best set over fresh networks on the test set, beside random real images."""
-        distilled = self.best or self.current
-        start = self.distiller.initial_weights[self.best_member]
-        weights = start.held_out(self.config.test_nets, "test", self.config.seed).to(self.device)
-        result = before_and_after(self.network, distilled, weights, self.data.test, self.objective)
-        baseline = random_real(self.network, start, distilled, self.data, self.config.seed, self.objective)
+        """Test the best set on the test images with fresh networks, and as many random real images beside it."""
+        distilled, problem = self.best or self.current, self.problem.of_member(self.best_member)
+        result, baseline = before_and_after(problem, distilled), random_real(problem, distilled)
         return result.metrics("test_") | {
             "nets": result.nets,
             "baseline_random_real": baseline.accuracy,
@@ -176,27 +160,28 @@ class Run:
         }
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
-        """The best set so far (the current one before the first validation), with `results` among its metrics."""
+        """Make an artifact of the best set so far (before the first validation the current one), with more results."""
         distilled = (self.best or self.current.detached()).to(torch.device("cpu"))
-        start = self.distiller.initial_weights[self.best_member]
-        fixed = self.network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
+        data, network, bank = self.problem.data, self.problem.network, self.problem.bank
+        start = self.problem.initial_weights[self.best_member]
+        fixed = network.unflatten(start.weights.cpu()) if isinstance(start, FixedWeights) else None
         about = {
             "seed": self.config.seed,
-            **identity(self.data),
+            **identity(data),
             "versions": {name: version(name) for name in ("raydistill", "torch", "pyarrow")},
         }
         if self.other_data:
             about["other_data"] = True
-        if self.bank is not None:
-            about["bank"] = self.bank.fingerprint
+        if bank is not None:
+            about["bank"] = bank.fingerprint
         if self.config.population.size > 1:
             about["member"] = self.population()[self.best_member]
         return Artifact(
             distilled=distilled,
             config=self.config,
-            class_names=self.data.class_names,
-            mean=self.data.mean,
-            std=self.data.std,
+            class_names=data.class_names,
+            mean=data.mean,
+            std=data.std,
             weights=fixed,
             metrics={
                 **self.best_metrics,
@@ -209,11 +194,11 @@ class Run:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that resuming needs, tensors and plain values only."""
+        """Return everything that resuming needs: tensors and plain values only."""
         best = self.best and {k: getattr(self.best, k) for k in ("images", "labels", "raw_rates")}
         return {
             "config": self.config.model_dump(mode="json"),
-            "data": identity(self.data) | {"other_data": self.other_data},
+            "data": identity(self.problem.data) | {"other_data": self.other_data},
             "distiller": self.distiller.state_dict(),
             "best": best,
             "best_metrics": self.best_metrics,
@@ -223,30 +208,18 @@ class Run:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a `state_dict` of a Run with the same config; that its data were others is kept."""
+        """Continue from a `state_dict` of a Run with the same config, and note whether the data have changed."""
         kept = state.get("data", {})
-        self.other_data = bool(kept.get("other_data")) or not is_same(self.data, kept)
+        self.other_data = bool(kept.get("other_data")) or not is_same(self.problem.data, kept)
         self.distiller.load_state_dict(state["distiller"])
         if self.workers is not None:
             self.workers.order(self.workers.LOAD, state["distiller"])
-        self.best = state["best"] and DistilledSet(**state["best"]).to(self.device)
+        self.best = state["best"] and DistilledSet(**state["best"]).to(self.problem.device)
         self.best_metrics = state["best_metrics"]
         self.leader, self.best_member, self.member_metrics = state["members"]
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
         self._loss_count.copy_(state["loss"][1])
-
-
-def matched(config: DistillConfig, data: Dataset, bank: Bank | None) -> tuple[Network, Objective]:
-    """The network and the objective that the config names.
-
-    Raises:
-        UserError: they, the data and the bank do not go together.
-    """
-    network = build_network(config, data.image_shape, data.num_classes)
-    if bank is not None:
-        check_bank(bank.manifest, config, data.class_names, data.image_shape, network)
-    return network, objective_of(config, data.class_names)
 
 
 def _validation(result: Evaluation) -> Metrics:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.marks import DecidesFit
 from raydistill.config.sections import is_marked
@@ -11,9 +9,8 @@ from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import sweep_values
 from raydistill.data import Dataset, check_same, identity
-from raydistill.method.initial_weights import initial_weights
+from raydistill.evaluation.problem import check_problem
 from raydistill.private_api.tune_trials import TUNER_FILE
-from raydistill.runs.run import matched
 from raydistill.store.bank import Bank
 from raydistill.system.errors import UserError
 from raydistill.system.storage import exists, join, read_json
@@ -67,6 +64,4 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
     for name in [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]:
         points = [p | {name: value} for p in points for value in config.search[name].ends]
     for point in points:
-        settings = config.trial_config(point)
-        network, _ = matched(settings, data, bank)
-        initial_weights(settings, network, torch.device("cpu"), bank.networks if bank is not None else None)
+        check_problem(config.trial_config(point), data, bank)

@@ -37,6 +37,7 @@ def run_sweep(
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
     allow_other_data: bool = False,
+    stop: Callable[[], bool] = lambda: False,
     console: Console | None = None,
 ) -> SweepResult:
     """Run a sweep to its end on the Ray cluster that is there, or on a local one that ends with it.
@@ -48,6 +49,8 @@ def run_sweep(
         data: the real data, where they are loaded already.
         data_dir: folder of downloaded data sets.
         allow_other_data: with `resume`, accept other data than the sweep began with; the artifacts say so.
+        stop: called many times a second; True ends the sweep early, to resume later (in the main thread alone, where
+            Ray Tune listens).
         console: where to show progress; None for nowhere.
 
     Raises:
@@ -74,7 +77,7 @@ def run_sweep(
             places = fitted(config, inputs, folder, resume, say_line)
             inputs = replace(inputs, gpus=float(places.gpu))
             callbacks = [LiveTable(config.budget.trials)] if console is not None else []
-            return _run_trials(config, folder, lease, resume, inputs, places, callbacks)
+            return _run_trials(config, folder, lease, resume, inputs, places, stop, callbacks)
 
 
 def _run_trials(
@@ -84,6 +87,7 @@ def _run_trials(
     resume: bool,
     inputs: TrialInputs,
     places: Resources,
+    stop: Callable[[], bool],
     callbacks: list[Callback],
 ) -> SweepResult:
     """Run the trials of a sweep, or those that are left, and test the front.
@@ -95,11 +99,12 @@ def _run_trials(
         resume: whether an earlier driver began it.
         inputs: what all trials share.
         places: the resources of a trial.
+        stop: as of `run_sweep`.
         callbacks: of Tune, beside those that every sweep has.
     """
     trainable = trainable_with(places, inputs)
     lease.check()  # as measuring the places may have taken minutes
-    watch = Watch(config, folder, lease)
+    watch = Watch(config, folder, lease, stop)
     index = watch.index
     with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
         tuner = restored_tuner(folder, trainable) if resume and begun(folder) else fresh_tuner(config, trainable)

@@ -138,8 +138,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_an_artifact(tmp_path):
                 break
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "raydistill distill --resume long" in output
+    assert process.returncode == 130, output
+    assert f"stopped at iteration {last_json(output)['iterations']} of 100000; to resume:" in output
+    assert "raydistill distill --resume long\n" in output
     stopped = last_json(output)
     assert stopped["stopped"] == 1
     assert (tmp_path / stopped["artifact"] / "manifest.json").exists()

@@ -15,9 +15,10 @@ from raydistill.evaluation.accuracy import Evaluation, score, train_networks
 from raydistill.evaluation.baseline_images import average_images, classes_for, kmeans_images
 from raydistill.evaluation.baselines import RATES, Baselines, ByGradient, random_real
 from raydistill.evaluation.knn import by_neighbours, neighbour_accuracies
+from raydistill.evaluation.problem import Problem
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import BankWeights, FixedWeights, RandomWeights
-from raydistill.method.objective import Objective
+from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
@@ -40,6 +41,10 @@ def like(digits):
 def start(request, network):
     one = network.initial_weights(1, named_generator(0, "w"))[0]
     return FixedWeights(one) if request.param == "fixed" else RandomWeights(network)
+
+
+def problem_of(data, network, start, seed=0, objective=CLASSIFY):
+    return Problem(DistillConfig(seed=seed), data, network, objective, (start,))
 
 
 def without_a_class(split, label):
@@ -195,11 +200,11 @@ def test_neighbours_of_an_attack(digits):
 
 
 def test_random_real_beats_guessing_and_is_repeatable(digits, network, like, start):
-    results = [random_real(network, start, like, digits, seed=0) for _ in range(2)]
+    results = [random_real(problem_of(digits, network, start), like) for _ in range(2)]
     assert results[0] == results[1]
     assert results[0].nets == 8
     assert results[0].accuracy > 0.12
-    assert random_real(network, start, like, digits, seed=1) != results[0]
+    assert random_real(problem_of(digits, network, start, seed=1), like) != results[0]
 
 
 def test_random_real_trains_each_network_on_a_draw_of_its_own(digits, network, like):
@@ -213,13 +218,13 @@ def test_random_real_trains_each_network_on_a_draw_of_its_own(digits, network, l
         trained = torch.cat([train_networks(network, s, w[None]) for s, w in zip(sets, weights, strict=True)])
         on_val = score(network, trained, digits.val)[0].mean().item()
         results[on_val] = Evaluation.of(*score(network, trained, digits.test))
-    result = random_real(network, RandomWeights(network), like, digits)
+    result = random_real(problem_of(digits, network, RandomWeights(network)), like)
     assert result.accuracy == pytest.approx(results[max(results)].accuracy, abs=1e-6)
     assert result.accuracy_std == pytest.approx(results[max(results)].accuracy_std, abs=1e-6)
 
 
 def test_all_four(digits, network, like, start):
-    rows = Baselines(network, start, like, digits, draws=4).all()
+    rows = Baselines(problem_of(digits, network, start), like, draws=4).all()
     assert list(rows) == ["random_real", "optimized_real", "k_means", "average"]
     one = isinstance(start, FixedWeights)
     for name, row in rows.items():
@@ -233,7 +238,7 @@ def test_all_four(digits, network, like, start):
 
 
 def test_optimized_real_are_the_best_fifth_on_training_data(digits, network, like, start):
-    baselines = Baselines(network, start, like, digits, draws=3)
+    baselines = Baselines(problem_of(digits, network, start), like, draws=3)
     random = baselines.judged(baselines.random_sets(3, "random real"))
     pool = baselines.random_sets(15, "optimized real")
     chosen = []
@@ -250,7 +255,7 @@ def test_optimized_real_are_the_best_fifth_on_training_data(digits, network, lik
 
 def test_worth_is_that_on_training_images(digits, network, like):
     """Against networks trained and tested one by one."""
-    baselines = Baselines(network, RandomWeights(network), like, digits, draws=2)
+    baselines = Baselines(problem_of(digits, network, RandomWeights(network)), like, draws=2)
     pool = baselines.random_sets(2, "x")
     worth = baselines.worth_by_gradient(pool, 0.1)
     weights = network.initial_weights(4, named_generator(0, "pool weights"))
@@ -265,7 +270,7 @@ def test_pools_are_judged_by_networks_of_a_bank_that_do_not_test(digits, network
     others = torch.cat([networks[:5], torch.randn_like(networks[5:])])
     worths = []
     for bank in (networks, others):
-        baselines = Baselines(network, BankWeights(bank, 2, 3), like, digits, draws=4)
+        baselines = Baselines(problem_of(digits, network, BankWeights(bank, 2, 3)), like, draws=4)
         worths.append(baselines.worth_by_gradient(baselines.random_sets(2, "x"), 0.1))
     assert torch.equal(*worths)
     assert baselines.judged(baselines.random_sets(4, "x")).gradient.nets == 4
@@ -276,7 +281,7 @@ def test_nothing_is_chosen_by_the_test_set(digits, network, like, start):
     noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels.flip(0))
     chosen = []
     for data in (digits, replace(digits, test=noise)):
-        baselines = Baselines(network, start, like, data, draws=2)
+        baselines = Baselines(problem_of(data, network, start), like, draws=2)
         tested = []
         inner = baselines.by_gradient
         baselines.by_gradient = lambda images, inner=inner, tested=tested: tested.append(images) or inner(images)
@@ -291,13 +296,15 @@ def test_choices_take_images_of_all_classes_where_the_data_are_sorted(digits, ne
     monkeypatch.setattr("raydistill.evaluation.baselines.FEW", 100)
     order = digits.train.labels.argsort()
     data = replace(digits, train=digits.train.at(order))
-    baselines = Baselines(network, RandomWeights(network), like, data)
+    baselines = Baselines(problem_of(data, network, RandomWeights(network)), like)
     assert len(baselines.train) == 100
     assert len(baselines.train.labels.unique()) == 10
 
 
 def test_labels_of_an_attack_are_those_wanted(digits, network, like):
-    baselines = Baselines(network, RandomWeights(network), like, digits, objective=Objective((3, 5)), draws=2)
+    baselines = Baselines(
+        problem_of(digits, network, RandomWeights(network), objective=Objective((3, 5))), like, draws=2
+    )
     assert (baselines.classes == 3).any()
     assert (baselines.labels[..., 3] == 0).all()
     assert torch.equal(baselines.labels[baselines.classes == 3].argmax(-1), torch.full((3,), 5))
@@ -308,5 +315,5 @@ def test_labels_of_an_attack_are_those_wanted(digits, network, like):
 def test_fewer_images_than_classes(digits, network):
     labels = torch.full((1, 5, 10), 0.1)
     like = DistilledSet.from_rates(torch.zeros(1, 5, *digits.image_shape), labels, torch.full((3, 1), 0.1))
-    rows = Baselines(network, RandomWeights(network), like, digits, draws=2).all()
+    rows = Baselines(problem_of(digits, network, RandomWeights(network)), like, draws=2).all()
     assert all(0 < row.knn.accuracy < 0.55 for row in rows.values())  # five classes are never said

@@ -16,6 +16,7 @@ from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.config.settings import validated
 from raydistill.method import DistilledSet, Distiller, hypergradient
+from raydistill.method.initial_weights import population_weights
 from raydistill.networks import build_network
 from raydistill.networks.initialisers import Initialiser
 from raydistill.runs.pretraining import pretrain
@@ -105,8 +106,12 @@ def distillers(name, kind, seeds, device, banks, **update):
     network = build_network(config, data.image_shape, data.num_classes)
     if name.endswith("tiny_norm"):
         network.initialiser = Initialiser(network.module, "xavier", None)  # in place of a download
-    configs = [config.model_copy(update={"seed": seed}) for seed in range(seeds)]
-    return [Distiller(config, network, data.train, data.num_classes, bank=bank) for config in configs]
+    made = []
+    for seed in range(seeds):
+        config = config.model_copy(update={"seed": seed})
+        starts = population_weights(config, network, data.train.images.device, bank)
+        made.append(Distiller(config, network, data.train, data.num_classes, starts=starts))
+    return made
 
 
 def inputs(distiller):

@@ -5,8 +5,8 @@ import pytest
 from raydistill import compare, evaluate
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
 from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
-from raydistill.evaluation.problem import evaluation_plan
 from raydistill.runs.comparison import read_source
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import pretrain
@@ -60,10 +60,11 @@ def test_json_holds_plain_values(small, digits):
 
 def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
     artifact = distill(small, data=digits)
-    _, network, start = evaluation_plan(artifact)
-    result, baseline, _ = evaluate_with_baseline(artifact, epochs=5, device="cpu")
+    options = EvaluationOptions(epochs=5, device="cpu")
+    result, baseline, _ = evaluate_with_baseline(artifact, options)
     assert result == evaluate(artifact, epochs=5, data=digits)
-    assert baseline == random_real(network, start, artifact.distilled.with_epochs(5), digits)
+    problem, _ = problem_of_artifact(artifact, options, digits)
+    assert baseline == random_real(problem, artifact.distilled.with_epochs(5))
 
 
 def test_sources(small, digits, tmp_path, monkeypatch):

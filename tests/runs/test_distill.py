@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.evaluation.accuracy import evaluate_set
-from raydistill.runs.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from raydistill.runs.distillation import Watcher, distill, stop_on_signals
+from raydistill.evaluation.accuracy import evaluate_on
+from raydistill.runs.distillation import distill
 from raydistill.runs.run import Run
+from raydistill.runs.watcher import Watcher
+from raydistill.store.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from raydistill.system.errors import Diverged, UserError
 
 FIXED = {"weights": "fixed"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RANDOM = {"weights": "random", "train_nets": 2}
 
 
@@ -23,14 +25,16 @@ def same(one, other):
 
 
 class StopAt(Watcher):
-    """Sends this process the signal of Ctrl-C in the middle of an interval between validations."""
+    """Asks to stop in the middle of an interval between validations."""
 
     def __init__(self, iteration):
-        self.at = iteration
+        self.at, self.now = iteration, 0
 
     def on_iteration(self, iteration):
-        if iteration == self.at:
-            signal.raise_signal(signal.SIGINT)
+        self.now = iteration
+
+    def __call__(self):
+        return self.now == self.at
 
 
 @pytest.mark.parametrize("update", [FIXED, RANDOM])
@@ -38,7 +42,8 @@ class StopAt(Watcher):
 def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update, stop):
     config = small.changed(update)
     whole = distill(config, out=tmp_path / "whole", data=digits)
-    halted = distill(config, out=tmp_path / "halves", data=digits, watchers=(StopAt(stop),))
+    stop_at = StopAt(stop)
+    halted = distill(config, out=tmp_path / "halves", data=digits, stop=stop_at, watchers=(stop_at,))
     assert halted.metrics["stopped"] == 1
     assert halted.metrics["iterations"] == stop
     assert (tmp_path / "halves" / "best.distilled" / "manifest.json").exists()
@@ -122,7 +127,7 @@ def test_a_checkpoint_holds_no_code(small, digits, tmp_path):
     import pickle
 
     run = Run(small, digits)
-    save_checkpoint(run, tmp_path)
+    save_checkpoint(run.state_dict(), tmp_path)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["distiller"]["iteration"] == 0
 
     class Evil:
@@ -134,14 +139,18 @@ def test_a_checkpoint_holds_no_code(small, digits, tmp_path):
         load_checkpoint(tmp_path)
 
 
-def test_a_second_ctrl_c_interrupts():
-    before = signal.getsignal(signal.SIGINT)
-    with stop_on_signals() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+def test_no_library_call_installs_a_signal_handler(small, digits, tmp_path):
+    """Ctrl-C in the middle is Python's own KeyboardInterrupt, and the last checkpoint stays."""
+
+    class Interrupted(Watcher):
+        def on_iteration(self, iteration):
+            assert [signal.getsignal(number) for number in SIGNALS] == before
+            if iteration == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(KeyboardInterrupt):
+        distill(small, out=tmp_path / "run", data=digits, watchers=(Interrupted(),))
 
 
 def test_the_readme_loop(small, digits):
@@ -172,9 +181,10 @@ def test_a_population_keeps_its_best(digits, small, tmp_path):
     assert run.best_metrics["best_member"] == best
     artifact = run.artifact()
     assert artifact.provenance["member"] == population[best]
-    expected = run.network.unflatten(run.distiller.initial_weights[best].weights)
+    problem = run.problem.of_member(best)
+    expected = problem.network.unflatten(problem.held_out("test")[0])
     assert torch.equal(artifact.weights["fc1.weight"], expected["fc1.weight"])  # the network it was learned for
-    val = evaluate_set(run.network, artifact.distilled, run.distiller.initial_weights[best].weights[None], digits.val)
+    val = evaluate_on(problem, artifact.distilled, "validation")
     assert val.accuracy == run.best_metrics["val_accuracy"]
 
 

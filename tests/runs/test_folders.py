@@ -70,7 +70,7 @@ def test_one_of_several_runs_has_the_folder_until_it_ends(begin, tmp_path):
     until(winner, "/1000000")
     winner.send_signal(signal.SIGINT)
     winner.communicate(timeout=120)
-    assert winner.returncode == 0
+    assert winner.returncode == 130
     assert (tmp_path / "x" / "best.distilled" / "manifest.json").exists()
 
     living = begin("distill", "--resume", "x")
@@ -83,7 +83,7 @@ def test_one_of_several_runs_has_the_folder_until_it_ends(begin, tmp_path):
     until(again, "/1000000")
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=120)
-    assert again.returncode == 0
+    assert again.returncode == 130
     assert not (tmp_path / "x" / LOCK).exists()
 
 
@@ -96,6 +96,8 @@ def test_one_of_several_pretrains_has_the_folder_until_it_ends(begin):
     again = begin(*command)
     first = until(again, "epoch ")
     again.send_signal(signal.SIGINT)
-    again.communicate(timeout=120)
+    said, _ = again.communicate(timeout=120)
     assert again.returncode == 130
+    assert " of 100000 of networks 1 to 2; to resume:\n" in said
+    assert said.endswith(f"raydistill {' '.join(command)}\n")
     assert int(first.split("epoch ")[1].split("/")[0]) > 3

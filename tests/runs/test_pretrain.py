@@ -3,6 +3,9 @@
 import json
 import math
 import resource
+import signal
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
@@ -19,6 +22,7 @@ from raydistill.method.rng import named_generator
 from raydistill.networks.lenet import LeNet
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import BankTrainer, pretrain
+from raydistill.runs.watcher import PretrainWatcher
 from raydistill.store.bank import load_bank, same_classes
 from raydistill.system.errors import Stopped, UserError
 
@@ -32,7 +36,7 @@ def bank(digits, tmp_path_factory):
     return folder
 
 
-def test_each_network_is_trained_as_torch_would(digits):
+def test_each_network_is_trained_as_torch_would(digits, tmp_path):
     """The third of a chunk, against a plain module with torch.optim.Adam on the same order of images."""
     trainer = BankTrainer(CONFIG, digits)
     module = LeNet(digits.image_shape, 10)
@@ -49,37 +53,41 @@ def test_each_network_is_trained_as_torch_would(digits):
             torch.nn.functional.cross_entropy(module(digits.train.images[index]), digits.train.labels[index]).backward()
             optimizer.step()
     expected = torch.cat([p.detach().flatten() for p in module.parameters()])
-    ours = trainer.train_chunk(0, _nowhere(), lambda *a: None, lambda: False)[2]
+    ours = trainer.train_chunk(0, tmp_path)[2]
     # Adam turns a gradient of rounding errors into a step of full length: compare what the networks say
     logits = [trainer.network(w, digits.test.images[:]) for w in (expected, ours)]
     assert (logits[0] - logits[1]).abs().mean() < 0.02 * logits[0].abs().mean()
     assert ((expected - ours).abs() < 1e-4).float().mean() > 0.95
 
 
-def _nowhere():
-    import tempfile
-    from pathlib import Path
+class Told(PretrainWatcher):
+    """Keeps what it is told, and does something after each epoch."""
 
-    return Path(tempfile.mkdtemp()) / "checkpoint.pt"
+    def __init__(self, act=lambda: None):
+        self.epochs, self.act = [], act
+
+    def on_epoch(self, first, epoch, loss):
+        self.epochs.append((first, epoch, loss))
+        self.act()
 
 
 @pytest.mark.parametrize("stops", [1, 2, 3])  # in the first chunk, between the two, in the second
 def test_stopped_and_resumed_is_bit_identical(digits, bank, tmp_path, stops):
-    told, asked = [], []
+    told, asked = Told(), []
 
     def stop():
         """Two steps into an epoch."""
-        asked.append(len(told))
+        asked.append(len(told.epochs))
         return asked.count(stops) > 2
 
     with pytest.raises(Stopped):
-        pretrain(CONFIG, tmp_path, data=digits, progress=lambda *what: told.append(what), stop=stop)
-    told.clear()
+        pretrain(CONFIG, tmp_path, data=digits, stop=stop, watchers=(told,))
+    told.epochs.clear()
     assert not (tmp_path / "manifest.json").exists()
     with pytest.raises(UserError, match="is no bank"):
         load_bank(tmp_path)
-    pretrain(CONFIG, tmp_path, data=digits, progress=lambda *what: told.append(what))
-    assert len(told) == 4 - stops  # epochs that were done are not done again
+    pretrain(CONFIG, tmp_path, data=digits, watchers=(told,))
+    assert len(told.epochs) == 4 - stops  # epochs that were done are not done again
     assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
     assert load_bank(tmp_path).manifest.sha256 == load_bank(bank).manifest.sha256
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -87,19 +95,39 @@ def test_stopped_and_resumed_is_bit_identical(digits, bank, tmp_path, stops):
 
 def test_a_checkpoint_cut_short_leaves_the_one_before(digits, bank, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    told = []
-
-    def full(*what):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-
+    full = Told(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1])))
     try:
-        with pytest.raises((OSError, RuntimeError)):
-            pretrain(CONFIG, tmp_path, data=digits, progress=full)
+        with pytest.raises(OSError, match="File too large"):
+            pretrain(CONFIG, tmp_path, data=digits, watchers=(full,))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    pretrain(CONFIG, tmp_path, data=digits, progress=lambda *what: told.append(what))
-    assert len(told) == 3  # the first epoch is not done again
+    told = Told()
+    pretrain(CONFIG, tmp_path, data=digits, watchers=(told,))
+    assert len(told.epochs) == 3  # the first epoch is not done again
     assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
+
+
+def test_a_process_killed_in_the_middle_of_its_checkpoint_leaves_the_one_before(digits, bank, tmp_path):
+    """By the signal that the system sends where a file grows beyond a limit, while the second one is written."""
+    script = f"""
+import resource, signal
+from raydistill import PretrainConfig, pretrain
+from raydistill.runs.watcher import PretrainWatcher
+class Killer(PretrainWatcher):
+    def on_epoch(self, first, epoch, loss):
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, -1))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+pretrain(PretrainConfig.model_validate_json({CONFIG.model_dump_json()!r}), {str(tmp_path)!r}, watchers=(Killer(),))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGXFSZ, done.stderr
+    assert list(tmp_path.glob("checkpoint.pt.partial-*"))  # it was in the middle
+    told = Told()
+    pretrain(CONFIG, tmp_path, data=digits, watchers=(told,))
+    assert len(told.epochs) == 3  # the first epoch is not done again
+    assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
+    assert not list(tmp_path.glob("*partial*"))
 
 
 def test_networks_differ_and_have_learned(digits, bank):

@@ -18,9 +18,9 @@ from raydistill.cluster.connect import ray_running
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.sweep_sections import Resources
-from raydistill.runs.distillation import Watcher, distill
+from raydistill.runs.distillation import distill
+from raydistill.runs.follower import team
 from raydistill.runs.run import Run
-from raydistill.runs.worker_group import team
 from raydistill.system.errors import Lost, UserError
 
 UPDATE = {"weights": "random", "train_nets": 4, "iterations": 4, "labels": "softmax", "device": "cpu"}
@@ -70,13 +70,9 @@ def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digit
     """Stopped and resumed: the followers have to get the leader's state, or the ends would differ."""
     config = config.model_copy(update={"workers": 2})
 
-    class StopAt(Watcher):
-        def on_iteration(self, iteration):
-            if iteration == 3:
-                signal.raise_signal(signal.SIGINT)
-
+    asked = []  # after each iteration
     whole = distill(config, out=tmp_path / "whole", data=digits)
-    halted = distill(config, out=tmp_path / "halves", data=digits, watchers=(StopAt(),))
+    halted = distill(config, out=tmp_path / "halves", data=digits, stop=lambda: asked.append(1) or len(asked) > 3)
     assert halted.metrics["iterations"] == 3
     resumed = distill(out=tmp_path / "halves", resume=True, data=digits)
     assert torch.equal(resumed.distilled.images, whole.distilled.images)
@@ -179,7 +175,7 @@ def ancestors(pid):
 
 
 def test_too_many_for_the_cluster(places, config, digits, monkeypatch):
-    monkeypatch.setattr("raydistill.runs.worker_group.PATIENCE", 0.5)
+    monkeypatch.setattr("raydistill.cluster.worker_group.PATIENCE", 0.5)
     config = config.model_copy(update={"workers": 4})
     with pytest.raises(UserError, match="workers=4: the cluster has no free places"), team(config, digits, cpus=2):
         pass

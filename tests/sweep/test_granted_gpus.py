@@ -16,7 +16,7 @@ from rich.console import Console
 from small_sweep import BASE, sweep_config
 
 from raydistill.cluster.private_ray import start_private_ray
-from raydistill.runs.worker_group import _this_node, gpu_given
+from raydistill.cluster.worker_group import _this_node, gpu_given
 from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.searching import memory_need
 from raydistill.system.errors import UserError
@@ -74,21 +74,22 @@ def test_the_leader_of_several_workers_has_the_gpu_that_ray_keeps_for_it():
         """
 from pretended_gpu import pretend
 pretend(count=2)
-import raydistill.runs.worker_group as team
+import raydistill.cluster.worker_group as group
 from raydistill.cluster.private_ray import start_private_ray
 from raydistill.config.distill_config import DistillConfig
 from raydistill.data import load_dataset
+from raydistill.runs.follower import team
 from raydistill.system.errors import UserError
 start_private_ray(num_cpus=2, num_gpus=2, log_to_driver=False)
 config = DistillConfig(weights="random", train_nets=2, workers=2)
-reserved = team._reserved_gpu
-def told(group, gpus):
-    device = reserved(group, gpus)
+reserved = group._reserved_gpu
+def told(places, gpus):
+    device = reserved(places, gpus)
     print(device)
     return device
-team._reserved_gpu = told
+group._reserved_gpu = told
 try:
-    with team.team(config, load_dataset(config), gpus=1):
+    with team(config, load_dataset(config), gpus=1):
         pass
 except UserError as error:
     print(error)

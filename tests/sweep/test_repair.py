@@ -10,9 +10,9 @@ from ray import tune
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 
-from raydistill.runs.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.runs.run import Run
 from raydistill.store.artifact import save
+from raydistill.store.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.sweep.searching.trial import BEST
 from raydistill.sweep.surviving.repair import ABANDONED, repair_trials
 
@@ -24,7 +24,7 @@ def trial_folder(tmp_path, small, digits):
     for index in range(3):
         run.advance()
         checkpoint = tmp_path / "sweep" / "trial-a" / f"checkpoint_00000{index}"
-        save_checkpoint(run, checkpoint)
+        save_checkpoint(run.state_dict(), checkpoint)
         save(run.artifact(), str(checkpoint / BEST))
     return tmp_path / "sweep" / "trial-a"
 

@@ -13,9 +13,9 @@ from small_sweep import BASE, same_as_undisturbed, sweep_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.runs.checkpoint import CHECKPOINT
 from raydistill.runs.distillation import distill
 from raydistill.store.artifact import load
+from raydistill.store.checkpoint import CHECKPOINT
 from raydistill.sweep.driver import run_sweep
 from raydistill.sweep.reporting import final_test
 from raydistill.sweep.searching.trial import BEST, DistillTrial

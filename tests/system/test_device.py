@@ -8,6 +8,7 @@ from pretended_gpu import GIB, NO_DRIVER, in_a_process
 
 from raydistill.runs.run import Run
 from raydistill.store.artifact import save
+from raydistill.store.checkpoint import save_checkpoint
 from raydistill.system.device import pick_device
 from raydistill.system.errors import UserError
 from raydistill.system.gpu_memory import CUDA_ITSELF, enough_gpu_memory
@@ -120,33 +121,58 @@ def test_other_errors_stay_what_they_are():
         assert found.value is error
 
 
-def test_each_process_sets_its_precision(small, digits, tmp_path):
-    """Before it puts anything on its GPU, which is where this machine fails."""
-    save(Run(small, digits).artifact(), tmp_path / "a.distilled")
-    lines = run(
-        f"""
+FLAGS = """
+import sys, torch
 from dataclasses import replace
-import torch
-from raydistill.store.artifact import load
-from raydistill.runs.worker_group import Follower
-from raydistill.runs.comparison import compare
+from pretended_gpu import pretend, tensors_stay
+from raydistill import PretrainConfig, compare, evaluate, load, pretrain
 from raydistill.data import load_dataset
+from raydistill.runs.follower import Follower
 from raydistill.runs.run import Run
-pretend()
-made, products = load({str(tmp_path / "a.distilled")!r}), torch.backends.cuda.matmul
+from raydistill.sweep.reporting.final_test import final_test
+from raydistill.sweep.searching.trial import DistillTrial
+folder = sys.argv[1]
+made = load(folder + "/a.distilled")
 data = load_dataset(made.config)
-for precision in ("tf32", "float32"):
-    config = made.config.model_copy(update={{"precision": precision, "device": "cuda"}})
-    for begin in (
-        lambda: Run(config, data),
-        lambda: compare(replace(made, config=config), device="cuda", data=data),
-        lambda: Follower(config.model_dump(), (data.to_numpy(), None), 1, 1),
-    ):
-        products.allow_tf32 = precision != "tf32"
-        try:
-            begin()
-        except RuntimeError:
-            print(precision, products.allow_tf32, torch.backends.cudnn.allow_tf32)
+class Folder:
+    def as_directory(self):
+        from contextlib import nullcontext
+        return nullcontext(folder)
+def trial(config):
+    DistillTrial({}, base=config.model_dump(), data=data.to_numpy(), threads=1, gpus=1)
+shared = {"data": data.to_numpy(), "bank": None, "threads": 1, "gpus": 1}
+BEGIN = {
+    "run": lambda config: Run(config, data),
+    "follower": lambda config: Follower(config, data.to_numpy(), None, 1, 1),
+    "evaluate": lambda config: evaluate(replace(made, config=config), device="cuda", data=data),
+    "compare": lambda config: compare(replace(made, config=config), draws=2, device="cuda", data=data),
+    "compare settings": lambda config: compare(config, draws=2, data=data),
+    "pretrain": lambda config: pretrain(
+        PretrainConfig(device="cuda", precision=config.precision, deterministic=config.deterministic, nets=1, epochs=1),
+        f"{folder}/bank-{config.precision}", data=data,
+    ),
+    "trial": trial,
+    "final test": lambda config: final_test(config.model_dump(), Folder(), shared),
+}
+pretend()
+tensors_stay()
+products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+for name, begin in BEGIN.items():
+    for precision, rounded in (("tf32", True), ("float32", False)):
+        products.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = not rounded
+        cudnn.deterministic = not rounded
+        update = {"precision": precision, "device": "cuda", "deterministic": rounded}
+        begin(made.config.model_copy(update=update))
+        flags = products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, not cudnn.benchmark
+        print(name, precision, all(flag is rounded for flag in flags))
 """
-    )
-    assert lines == ["tf32 True True"] * 3 + ["float32 False False"] * 3
+
+
+def test_each_process_sets_its_precision(small, digits, tmp_path):
+    """A run, a follower, `evaluate`, `compare`, `pretrain`, and a sweep's trial and final test, all to their ends."""
+    run = Run(small, digits)
+    save(run.artifact(), tmp_path / "a.distilled")
+    save_checkpoint(run.state_dict(), tmp_path)
+    lines = in_a_process(FLAGS, str(tmp_path)).splitlines()
+    names = ["run", "follower", "evaluate", "compare", "compare settings", "pretrain", "trial", "final test"]
+    assert lines == [f"{name} {precision} True" for name in names for precision in ("tf32", "float32")]

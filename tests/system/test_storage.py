@@ -1,25 +1,40 @@
 """Places by name, and what is said of those that cannot be used."""
 
 import os
+import resource
+import signal
 import socket
+import threading
 import time
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs
 import pytest
+import torch
 
+import raydistill.system.storage
 import raydistill.system.write_probe
+from raydistill.config.distill_config import DistillConfig
+from raydistill.method import DistilledSet
+from raydistill.store.artifact import Artifact, save
+from raydistill.store.bank import bank_table, write_bank_file
+from raydistill.store.checkpoint import save_checkpoint
 from raydistill.system.errors import UserError
 from raydistill.system.storage import (
+    PARTIAL,
     exists,
     has_password,
     join,
     open_place,
     read_file,
     read_json,
+    remove_partial,
     replace_file,
     split,
+    whole_folder,
     write_json,
 )
 from raydistill.system.write_probe import check_writable
@@ -62,6 +77,73 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path, monkeypatch):
         replace_file(filesystem, inside, b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert file.read_bytes() == b"old"
+
+
+WRITERS = {  # of a file that is the larger, the larger a number is
+    "json": lambda folder, n: write_json(f"{folder}/x.json", [n] * n),
+    "bytes": lambda folder, n: replace_file(*open_place(folder / "x"), b"x" * n),
+    "checkpoint": lambda folder, n: save_checkpoint({"x": torch.zeros(n)}, folder),
+    "bank": lambda folder, n: write_bank_file(
+        folder / "x", bank_table(torch.zeros(2, n), torch.ones(2), torch.ones(2))
+    ),
+    "artifact": lambda folder, n: save(artifact_of(n), folder / "x.distilled"),
+}
+
+
+def artifact_of(count):
+    distilled = DistilledSet(torch.zeros(1, count, 1, 8, 8), torch.full((1, count, 2), 0.5), torch.zeros(1, 1))
+    return Artifact(distilled, DistillConfig(), ("a", "b"), torch.zeros(1), torch.ones(1))
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path, write):
+    """By the signal that the system sends where a file grows beyond a limit."""
+    write(tmp_path, 2)
+    old = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+            write(tmp_path, 100_000)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
+    assert {path: path.read_bytes() for path in old} == old
+    assert list(tmp_path.glob(f"*{PARTIAL}{child}"))  # it was in the middle
+    remove_partial(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(old)
+
+
+def test_readers_find_an_artifact_at_any_moment(tmp_path):
+    """While it is replaced again and again."""
+    folder, missing, done = tmp_path / "x.distilled", [], threading.Event()
+    save(artifact_of(1), folder)
+
+    def read():
+        while not done.is_set():
+            if not (folder / "manifest.json").exists():
+                missing.append(True)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        save(artifact_of(1), folder)
+    done.set()
+    reader.join()
+    assert not missing
+    assert [path.name for path in tmp_path.iterdir()] == ["x.distilled"]
+
+
+def test_folders_are_replaced_where_the_system_cannot_exchange_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(raydistill.system.storage, "_exchanged", lambda one, other: False)
+    for text in ("old", "new"):
+        with whole_folder(f"{tmp_path}/x") as folder:
+            Path(folder, "file").write_text(text)
+    assert (tmp_path / "x" / "file").read_text() == "new"
+    with pytest.raises(ZeroDivisionError), whole_folder(f"{tmp_path}/x"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize("text", ["", "[1", "\xff"])

@@ -46,7 +46,7 @@ def print_summary(result: SweepResult, console: Console) -> None:
         trials_, front = ([vars(row) for row in rows] for rows in (result.trials, result.front))
         write_figure(pareto_front(trials_, front, result.config.objectives), pictures["front"])
     if result.stopped:
-        say(console, f"stopped; to go on: {again}")
+        say(console, f"stopped; to resume: {again}")
     elif untested := sum(bool(row.test_error) for row in result.front):
         missing = f"{untested} of {len(result.front)} sets of the front could not be tested"
         say(console, (missing, "yellow"), f"; to test them again: {again}")

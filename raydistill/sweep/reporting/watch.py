@@ -1,7 +1,7 @@
 """The events of a running sweep, handed to the parts that report it, stop it, or give it up."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,12 +31,15 @@ class Watch(Callback):
         config: the sweep.
         place: its folder or address.
         lease: of this driver, which ends when it is lost.
+        signalled: returns whether the user of this process wants the sweep to stop.
     """
 
-    def __init__(self, config: SweepConfig, place: str, lease: Lease) -> None:
+    def __init__(
+        self, config: SweepConfig, place: str, lease: Lease, signalled: Callable[[], bool] = lambda: False
+    ) -> None:
         self.lease = lease
         self.index = IndexWriter(config, place, lease)
-        self.stop = SweepStop(lambda: self.index.storage.stop_asked)
+        self.stop = SweepStop(lambda: self.index.storage.stop_asked, signalled)
         self.storage_failures = StorageFailures(place)
         self.begun = False
         self.logged: set[str] = set()  # troubles with trials' logs that were reported

@@ -112,7 +112,8 @@ def peak(point: dict[str, Any], inputs: TrialInputs) -> Need:
     with enough_gpu_memory(inputs.gpus), suppress(Diverged):  # with these rates it may, after it took its memory
         data = inputs.load_data().to(device)
         run = Run(config, data, inputs.load_bank(), device=device)
-        run.data = replace(data, val=data.val.first(TEST_IMAGES), test=data.test.first(TEST_IMAGES))
+        few = replace(data, val=data.val.first(TEST_IMAGES), test=data.test.first(TEST_IMAGES))
+        run.problem = replace(run.problem, data=few)
         _test(run)
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -123,10 +124,12 @@ def peak(point: dict[str, Any], inputs: TrialInputs) -> Need:
 
 def _test(run: Run) -> None:
     """Test as many networks at a time as the end of a run does, and as its baseline does."""
-    few, start = run.data.test, run.distiller.initial_weights[0]
-    weights = start.held_out(min(run.config.test_nets, TRAIN_CHUNK), "test", run.config.seed).to(run.device)
-    evaluate_set(run.network, run.current, weights, few, run.objective)
-    evaluate_networks(run.network, weights[torch.arange(DRAWS) % len(weights)], few, run.objective)
+    problem, config = run.problem, run.config
+    count = min(config.test_nets, TRAIN_CHUNK)
+    weights = problem.initial_weights[0].held_out(count, "test", config.seed).to(problem.device)
+    evaluate_set(problem.network, run.current, weights, problem.data.test, problem.objective)
+    many = weights[torch.arange(DRAWS) % len(weights)]
+    evaluate_networks(problem.network, many, problem.data.test, problem.objective)
 
 
 def mps_runs() -> bool:

@@ -10,10 +10,10 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.config.sweep_config import OBJECTIVES
 from raydistill.report.tensorboard import TensorBoard
-from raydistill.runs.checkpoint import load_checkpoint, save_checkpoint
+from raydistill.runs.follower import team
 from raydistill.runs.run import Run
-from raydistill.runs.worker_group import team
 from raydistill.store.artifact import SUFFIX, save
+from raydistill.store.checkpoint import load_checkpoint, save_checkpoint
 from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.system.errors import Diverged
 from raydistill.system.gpu_memory import enough_gpu_memory
@@ -104,7 +104,7 @@ class DistillTrial(tune.Trainable):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the run's whole state and the artifact of its best set."""
         with enough_gpu_memory(self.gpus):
-            save_checkpoint(self.run, Path(checkpoint_dir))
+            save_checkpoint(self.run.state_dict(), Path(checkpoint_dir))
             save(self.run.artifact(trial=self.trial_id, searched=self.searched), Path(checkpoint_dir) / BEST)
 
     def load_checkpoint(self, checkpoint: Any) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raydistill.runs.distillation import stop_on_signals
-
 PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way, by who asked for it
 
 logger = logging.getLogger("raydistill")
@@ -22,12 +20,13 @@ class SweepStop:
     made to save its state and end.
 
     Args:
-        requested: whether somebody asked for the end by the file.
+        requested: returns whether somebody asked for the end by the file.
+        signalled: returns whether the user of this process asked for it.
     """
 
-    def __init__(self, requested: Callable[[], bool]) -> None:
+    def __init__(self, requested: Callable[[], bool], signalled: Callable[[], bool] = lambda: False) -> None:
         self.requested = requested
-        self.signalled: Callable[[], bool] = lambda: False
+        self.signalled = signalled
         self.possible = False
         self.begun = False
         self.ended = False
@@ -63,16 +62,14 @@ class SweepStop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM within it ask for the end; a second one interrupts at once.
+        """Make a stop possible, and afterwards restore the handler of the signal on which Tune ends.
 
         In other threads than the main one the sweep cannot be stopped, because Tune listens in that one only.
-        Afterwards the signals do what they did before.
         """
         self.possible = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGUSR1)
         try:
-            with stop_on_signals() as self.signalled:
-                yield
+            yield
         finally:
             if self.possible:  # Tune leaves a handler of its own
                 signal.signal(signal.SIGUSR1, before)

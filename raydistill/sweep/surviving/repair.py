@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from raydistill.private_api.tune_trials import folder_name, kept_checkpoints
-from raydistill.runs.checkpoint import load_checkpoint
 from raydistill.store.artifact import load
+from raydistill.store.checkpoint import load_checkpoint
 from raydistill.sweep.searching.trial import BEST
 from raydistill.system.errors import UserError
 from raydistill.system.storage import names, open_place
