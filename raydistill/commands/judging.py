@@ -43,7 +43,7 @@ def evaluate(
         from raydistill.store.artifact import load
 
         loaded = load(artifact)
-        from raydistill.evaluation.artifact_problem import EvaluationOptions
+        from raydistill.evaluation.artifact_problem import EvalOptions
         from raydistill.evaluation.baselines import evaluate_with_baseline
         from raydistill.system.device import use_threads
 
@@ -52,7 +52,7 @@ def evaluate(
         with console.status("testing"):
             result, baseline, same_data = evaluate_with_baseline(
                 loaded,
-                EvaluationOptions(network, weights, bank, epochs, nets, seed, device),
+                EvalOptions(network, weights, bank, epochs, nets, seed, device),
                 data_dir,
                 allow_other_data,
             )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raydistill.data import Dataset, Split
-from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
+from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
 from raydistill.evaluation.problem import Problem
 from raydistill.kernels.recorded import recorded
 from raydistill.method import DistilledSet, train
@@ -100,7 +100,7 @@ def evaluate(
         UserError: the artifact cannot be read, or the network or the data do not fit it.
     """
     artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
-    options = EvaluationOptions(network, weights, bank, epochs, nets, seed, device)
+    options = EvalOptions(network, weights, bank, epochs, nets, seed, device)
     return before_and_after(*problem_of_artifact(artifact, options, data, data_dir, allow_other_data))
 
 

@@ -20,7 +20,7 @@ from raydistill.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvalOptions:
     """What a set is tested with; None stands for how it was made. `raydistill.evaluate` describes each."""
 
     network: str | None = None
@@ -34,7 +34,7 @@ class EvaluationOptions:
 
 def problem_of_artifact(
     artifact: Artifact,
-    options: EvaluationOptions,
+    options: EvalOptions,
     data: Dataset | None = None,
     data_dir: str | Path | None = None,
     allow_other_data: bool = False,
@@ -65,7 +65,7 @@ def problem_of_artifact(
     return Problem(config, data.to(device), network, objective, (start,)), distilled.to(device)
 
 
-def _tested_config(artifact: Artifact, options: EvaluationOptions, device: torch.device) -> DistillConfig:
+def _tested_config(artifact: Artifact, options: EvalOptions, device: torch.device) -> DistillConfig:
     """Return the artifact's settings, changed as the options say."""
     config = artifact.config
     same = options.network in (None, config.network.name)
@@ -95,7 +95,7 @@ def _tested_config(artifact: Artifact, options: EvaluationOptions, device: torch
 
 
 def _initial_weights(
-    artifact: Artifact, config: DistillConfig, network: Network, options: EvaluationOptions
+    artifact: Artifact, config: DistillConfig, network: Network, options: EvalOptions
 ) -> InitialWeights:
     """Return where networks of a config start from: fresh draws, a bank, or the one network of the artifact."""
     if config.weights == "random" or (config.weights == "random_pretrained" and config.published):
@@ -109,9 +109,7 @@ def _initial_weights(
     return FixedWeights(torch.cat([w.flatten() for w in artifact.weights.values()]))
 
 
-def _networks_of_bank(
-    artifact: Artifact, config: DistillConfig, network: Network, options: EvaluationOptions
-) -> BankWeights:
+def _networks_of_bank(artifact: Artifact, config: DistillConfig, network: Network, options: EvalOptions) -> BankWeights:
     """Return pretrained networks that did not make the artifact: the test part of its bank, or all of another."""
     if config.bank is None:
         raise UserError("weights=random_pretrained: needs bank=FOLDER (--bank), the artifact was made without one")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raydistill.data import Split, is_same
 from raydistill.evaluation.accuracy import Evaluation, before_and_after, confusions, train_networks
-from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
+from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
 from raydistill.evaluation.baseline_images import average_images, classes_for, kmeans_images
 from raydistill.evaluation.knn import ByNeighbours, by_neighbours, neighbour_accuracies
 from raydistill.evaluation.problem import Problem
@@ -58,7 +58,7 @@ def random_real(problem: Problem, like: DistilledSet) -> Evaluation:
 
 
 def evaluate_with_baseline(
-    artifact: Artifact, options: EvaluationOptions, data_dir: str | Path | None = None, allow_other_data: bool = False
+    artifact: Artifact, options: EvalOptions, data_dir: str | Path | None = None, allow_other_data: bool = False
 ) -> tuple[Evaluation, Evaluation, bool]:
     """Test a set as `evaluate` does, and random real images on the same networks.
 

@@ -9,7 +9,7 @@ from raydistill.config.overrides import with_overrides
 from raydistill.config.settings import read_yaml, validated
 from raydistill.data import Dataset, is_same, load_dataset
 from raydistill.evaluation.accuracy import evaluate_on
-from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
+from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
 from raydistill.evaluation.baselines import Baselines, ByGradient, Judged
 from raydistill.evaluation.knn import by_neighbours
 from raydistill.evaluation.problem import Problem
@@ -77,9 +77,7 @@ def _compare_artifact(
     data_dir: str | Path | None,
     allow_other_data: bool,
 ) -> Comparison:
-    options = EvaluationOptions(
-        seed=artifact.config.seed, device=device
-    )  # The networks are those of the end of the run.
+    options = EvalOptions(seed=artifact.config.seed, device=device)  # The networks are those of the end of the run.
     problem, distilled = problem_of_artifact(artifact, options, data, data_dir, allow_other_data)
     data, classes = problem.data, distilled.labels.argmax(-1)
     result = evaluate_on(problem, distilled, "test")

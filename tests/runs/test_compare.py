@@ -5,7 +5,7 @@ import pytest
 from raydistill import compare, evaluate
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
-from raydistill.evaluation.artifact_problem import EvaluationOptions, problem_of_artifact
+from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
 from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
 from raydistill.runs.comparison import read_source
 from raydistill.runs.distillation import distill
@@ -60,7 +60,7 @@ def test_json_holds_plain_values(small, digits):
 
 def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
     artifact = distill(small, data=digits)
-    options = EvaluationOptions(epochs=5, device="cpu")
+    options = EvalOptions(epochs=5, device="cpu")
     result, baseline, _ = evaluate_with_baseline(artifact, options)
     assert result == evaluate(artifact, epochs=5, data=digits)
     problem, _ = problem_of_artifact(artifact, options, digits)

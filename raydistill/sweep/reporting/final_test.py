@@ -11,9 +11,9 @@ from ray import tune
 from ray.exceptions import RayError
 
 from raydistill.config.sweep_sections import Resources
-from raydistill.runs.checkpoint import load_checkpoint
 from raydistill.runs.run import Run
 from raydistill.store.artifact import SUFFIX, Artifact, load, save
+from raydistill.store.checkpoint import load_checkpoint
 from raydistill.sweep.error_reasons import explain
 from raydistill.sweep.searching.trial import BEST
 from raydistill.sweep.searching.trial_inputs import TrialInputs
