@@ -1,4 +1,8 @@
-"""What tests share: small real data, a small config, a Ray, where MNIST lies, and a home in which Ray asks nobody."""
+"""What tests share: small real data, a small config, a Ray, where MNIST lies, and a home in which Ray asks nobody.
+
+Where pytest-xdist is installed, `pytest` without a file or folder runs the tests in several processes. The quick tests
+of a file stay in one process, as do those that share a Ray or hosts; each other slow test goes where there is room.
+"""
 
 import atexit
 import os
@@ -23,7 +27,40 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # raydistill sets it too late
 os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 Path(os.environ["HOME"], "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # else Ray asks a cloud
-torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
+PROCESSES = (
+    len(os.sched_getaffinity(0)) + 1
+)  # that share the tests: for much of the time each waits for another program
+HOSTS = {"namespaces", "ray_hosts"}  # fixtures that make several hosts
+RAY = {"local_ray", "places", "two_gpus"}  # fixtures that start Ray on this machine
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # processes with more threads than cores are many times slower
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, len(os.sched_getaffinity(0))))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share all tests among processes, unless somebody looks into them (-s, --pdb) or says how many (-n)."""
+    options = config.option
+    if getattr(options, "numprocesses", 0) is None and config.args_source is config.ArgsSource.TESTPATHS:
+        alone = options.usepdb or options.capture == "no" or options.markexpr == "gpu"
+        options.numprocesses = 0 if alone else PROCESSES
+    if getattr(options, "numprocesses", 0) and options.dist == "no":
+        options.dist, options.loadscopereorder = "loadgroup", False
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, and say which of them stay in one process; the slow ones come first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for mark, names in (("cluster", HOSTS), ("ray", RAY | HOSTS), ("slow", RAY | HOSTS)):
+            if fixtures & names:
+                item.add_marker(mark)
+        slow, shared = item.get_closest_marker("slow"), fixtures & (RAY | HOSTS)
+        group = "hosts" if fixtures & HOSTS else item.nodeid if slow and not shared else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

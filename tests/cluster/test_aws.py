@@ -34,6 +34,7 @@ def aws(tmp_path, monkeypatch):
         yield boto3.client("ec2", region_name=REGION)
 
 
+@pytest.mark.slow
 def test_ray_makes_head_and_workers_of_it(aws, tmp_path):
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.util import prepare_config, validate_config

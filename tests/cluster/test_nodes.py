@@ -1,5 +1,6 @@
 """What a cluster has, and what its autoscaler may start."""
 
+import pytest
 import ray
 import yaml
 from ray.core.generated.autoscaler_pb2 import ClusterConfig
@@ -26,6 +27,8 @@ def test_the_file_of_ray_up(tmp_path):
     assert list(nodes._planned(file)) == []
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_what_an_autoscaler_told_ray():
     """It leaves its configuration in Ray's own store, from which Ray reads it."""
     config = ClusterConfig()

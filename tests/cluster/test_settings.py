@@ -6,6 +6,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["raydistill.sweep.driver", "raydistill.sweep.reporting.result", "raydistill.cluster.connect"]
 )

@@ -73,8 +73,10 @@ def test_an_address_where_nobody_is(monkeypatch, tmp_path, address):
     assert "HOST:6379" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-OpenSSH_9.6\r\n"])
 def test_an_address_where_somebody_else_is(monkeypatch, answer):
+    monkeypatch.setattr("raydistill.cluster.connect.SPEAKS", 3.0)
     with listening(answer) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert refused().startswith(f"RAY_ADDRESS={address}: nobody answers (what listens there is no Ray); ")
@@ -115,6 +117,7 @@ def test_a_folder_too_long_for_sockets(monkeypatch, tmp_path, variable):
     assert not long.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_says_so_in_a_line(tmp_path):
     (tmp_path / "s.yaml").write_text(SWEEP)
     begin = time.monotonic()
@@ -129,6 +132,7 @@ def test_a_sweep_says_so_in_a_line(tmp_path):
     assert line.startswith(f"error: TMPDIR={long}: is ")
 
 
+@pytest.mark.slow
 def test_a_cluster_with_a_token_is_one(monkeypatch, tmp_path):
     """It answers, if only that it wants the token."""
     from raydistill.cluster.private_ray import start_private_ray

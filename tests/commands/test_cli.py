@@ -36,6 +36,7 @@ def run_folder(tmp_path_factory):
     return folder, output
 
 
+@pytest.mark.slow
 def test_distill(run_folder):
     folder, output = run_folder
     result = last_json(output)
@@ -56,6 +57,7 @@ def test_tensorboard_has_scalars_and_pictures(run_folder):
     assert [e.step for e in events.Scalars("val_accuracy")] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_show_draws_a_picture(run_folder):
     from PIL import Image
 
@@ -67,6 +69,7 @@ def test_show_draws_a_picture(run_folder):
         assert len(set(picture.convert("L").tobytes())) > 20  # not a blank page
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_distill(run_folder):
     folder, output = run_folder
     result = last_json(raydistill("evaluate", "one/best.distilled", "--json", cwd=folder))
@@ -82,6 +85,7 @@ def test_evaluate_agrees_with_distill(run_folder):
 BASELINES = ["random_real", "optimized_real", "k_means", "average"]
 
 
+@pytest.mark.slow
 def test_baselines_of_settings(tmp_path):
     (tmp_path / "my.yaml").write_text("weights: random\nepochs: 2\n")
     output = raydistill(
@@ -101,6 +105,7 @@ def test_baselines_of_settings(tmp_path):
     assert "gradient steps: 2" in output
 
 
+@pytest.mark.slow
 def test_baselines_of_an_artifact(run_folder):
     folder, output = run_folder
     printed = raydistill("baselines", "one/best.distilled", "--draws", "8", "--json", cwd=folder)
@@ -129,6 +134,7 @@ def test_too_little_memory_of_a_gpu_is_one_line(capsys):
         raise RuntimeError("something else")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_an_artifact(tmp_path):
     command = [sys.executable, "-m", "raydistill.cli", "distill", *QUICK, "--set", "iterations=100000"]
     command += ["--set", "eval_every=5", "--out", "long", "--json"]
@@ -202,10 +208,12 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments, word
     assert sorted(p.name for p in tmp_path.rglob("*")) == before  # nothing half-written
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_of_its_own(tmp_path):
     assert raydistill("show", "none.distilled", cwd=tmp_path, code=2).startswith("error: none.distilled")
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path):
     output = raydistill("show", "none.distilled", "--debug", cwd=tmp_path, code=1)
     assert "Traceback" in output
@@ -239,6 +247,7 @@ def test_next_commands_are_typed_as_this_one_was(monkeypatch):
     assert typed("raydistill show a") == "uv run raydistill show a"
 
 
+@pytest.mark.slow
 def test_pretrain_then_attack_and_test_on_the_bank(tmp_path):
     settings = ["--set", "dataset=digits", "--set", "nets=5", "--set", "chunk=5", "--set", "epochs=3"]
     result = last_json(raydistill("pretrain", *settings, "--out", "bank", "--json", cwd=tmp_path))
@@ -262,6 +271,7 @@ def test_pretrain_then_attack_and_test_on_the_bank(tmp_path):
     assert "bank=nowhere: is no bank" in other
 
 
+@pytest.mark.slow
 def test_one_run_of_a_sweeps_file(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "name: s\nbase: {dataset: digits, eval_every: 2}\nsearch: {steps: {int: [1, 2]}}\n"

@@ -32,6 +32,7 @@ LOCALES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", LOCALES)
 def test_output_in_any_encoding(tmp_path, data, locale):
     nets = ["--set", "weights=random", "--set", "val_nets=2", "--set", "test_nets=2"]  # for a ±
@@ -61,6 +62,7 @@ def piped(tmp_path, command, reader):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["| head -n 1", "2>&1 | head -n 1", ">&- 2>&-"])
 def test_a_run_whose_reader_goes_away_is_kept(tmp_path, reader):
     done = piped(tmp_path, ["distill", *QUICK, "--set", "iterations=40", "--out", "r", "--json"], reader)
@@ -74,12 +76,14 @@ def test_a_run_whose_reader_goes_away_is_kept(tmp_path, reader):
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_results_that_nothing_keeps_come_out_as_errors(tmp_path):
     run("distill", *QUICK, "--out", "r", cwd=tmp_path)
     done = piped(tmp_path, ["evaluate", "r/best.distilled", "--json"], "| head -c 0")
     assert "test_accuracy" in last_json(done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_output_that_a_full_disk_does_not_take_is_said(tmp_path):
     done = piped(tmp_path, ["distill", *QUICK, "--out", "r", "--json"], "> /dev/full")

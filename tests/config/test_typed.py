@@ -165,6 +165,7 @@ def odd_run(tmp_path_factory):
     return home, out, err
 
 
+@pytest.mark.slow
 def test_a_run_at_home_with_odd_names(odd_run):
     home, out, _ = odd_run
     assert sorted(p.name for p in home.iterdir() if not p.name.startswith(".")) == ["data [a] #1?", "run ["]
@@ -232,6 +233,7 @@ def test_a_sweeps_folder_is_found_at_home(monkeypatch, tmp_path):
     assert (values["storage"], values["name"]) == (f"{tmp_path}/s?x", "t")
 
 
+@pytest.mark.slow
 def test_a_bank_at_home_with_an_odd_name(tmp_path):
     home = tmp_path / ODD
     home.mkdir()

@@ -201,6 +201,12 @@ def test_the_hub(tmp_path, split, monkeypatch):
         validated(DistillConfig, {"dataset": f"hf:{tmp_path}", "data": {"hub.split": split, "val_fraction": 0.2}})
     )
     assert (len(data.train) + len(data.val), len(data.test)) == ((20, 20) if split else (32, 8))
+
+
+@pytest.mark.slow  # the hub's library tries five times
+def test_what_the_hub_has_not(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(UserError, match="dataset=hf:no/such-data: cannot be had"):
         load_dataset(DistillConfig(dataset="hf:no/such-data"))
 

@@ -204,6 +204,7 @@ def test_named_data_as_parquet_in_the_hugging_face_layout(name, label, tmp_path)
     assert data.class_names == (DIGITS if name == "mnist" else tuple(str(k) for k in range(10)))
 
 
+@pytest.mark.slow
 def test_real_data_lie_as_parquet(real_data):
     for name in ("usps", "cifar10"):
         named = load_dataset(DistillConfig(dataset=name), real_data)

@@ -28,6 +28,7 @@ def handed_over(monkeypatch):
     return graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet", "convnet", "alexcifarnet"])
 @pytest.mark.parametrize("networks", [1, 2])
 def test_a_step_and_its_halves(name, networks, handed_over):

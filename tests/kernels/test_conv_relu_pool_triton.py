@@ -69,6 +69,7 @@ print("all right")
 """
 
 
+@pytest.mark.slow
 def test_equal_the_c_kernels():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

@@ -55,6 +55,7 @@ def until(process, word):
     return next(line for line in process.stdout if word in line)
 
 
+@pytest.mark.slow
 def test_each_of_several_runs_begun_at_once_has_a_folder(begin, tmp_path):
     settings = [setting.replace("iterations=1000000", "iterations=2") for setting in ENDLESS]
     processes = [begin("distill", *sets(settings), "--json") for _ in range(3)]
@@ -65,6 +66,7 @@ def test_each_of_several_runs_begun_at_once_has_a_folder(begin, tmp_path):
     assert all((tmp_path / name / "manifest.json").exists() for name in names)
 
 
+@pytest.mark.slow
 def test_one_of_several_runs_has_the_folder_until_it_ends(begin, tmp_path):
     winner = alone([begin("distill", *sets(ENDLESS), "--out", "x") for _ in range(3)])
     until(winner, "/1000000")
@@ -87,6 +89,7 @@ def test_one_of_several_runs_has_the_folder_until_it_ends(begin, tmp_path):
     assert not (tmp_path / "x" / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_one_of_several_pretrains_has_the_folder_until_it_ends(begin):
     command = ["pretrain", *sets(BANK), "--out", "bank"]
     winner = alone([begin(*command) for _ in range(2)])

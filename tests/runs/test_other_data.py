@@ -93,6 +93,7 @@ def test_the_flag_is_for_resume():
         assert "--allow-other-data: is for --resume" in command(*arguments, "--allow-other-data", code=2)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on(changed, tmp_path):
     sweep = tmp_path / "sweep.yaml"
     content = {

@@ -135,7 +135,7 @@ def test_a_lost_worker_is_said(places, config, digits):
 
 def test_a_worker_that_hangs_does_not_hold_the_leader_for_hours(places, config, digits, monkeypatch):
     """The leader waits as long as a step may take, not as long as a follower does for an order."""
-    monkeypatch.setattr("raydistill.method.workers.LONGEST_STEP", timedelta(seconds=20))
+    monkeypatch.setattr("raydistill.method.workers.LONGEST_STEP", timedelta(seconds=8))
     config = config.model_copy(update={"workers": 2, "iterations": 50, "eval_every": 50})
     with team(config, digits) as workers:
         run = Run(config, digits, workers=workers)

@@ -191,6 +191,7 @@ def test_ages(seconds, words):
     assert age(seconds) == words
 
 
+@pytest.mark.slow
 def test_stop_waits_for_the_end(s3, tmp_path):
     """A driver that obeys is played by a thread."""
     for place in (join(s3, "t"), str(tmp_path)):
@@ -219,6 +220,7 @@ def test_stop_of_a_sweep_that_does_not_run(tmp_path):
     assert not (tmp_path / STOP).exists()
 
 
+@pytest.mark.slow
 def test_stop_says_when_the_driver_dies_or_time_is_up(tmp_path):
     write(tmp_path, updated=time.time() - LEASE + 2)
     goes_on = typed(f"raydistill sweep --resume {tmp_path}")

@@ -102,6 +102,7 @@ def test_one_that_died_here_is_followed_at_once(place, holder):
         assert told == []
 
 
+@pytest.mark.slow
 def test_one_that_slept_too_long_gives_way(place, holder):
     first = holder(place)
     assert said(first) == "has it"
@@ -120,6 +121,7 @@ def test_one_that_slept_too_long_gives_way(place, holder):
         assert lease.held  # the other has not written over it
 
 
+@pytest.mark.slow
 def test_one_that_slept_through_another_s_whole_life_gives_way(tmp_path, holder):
     first = holder(str(tmp_path / "t"))
     assert said(first) == "has it"

@@ -22,15 +22,17 @@ from raydistill.sweep.reporting.status import stop
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, names, open_place
 
-TRIALS = 3
+TRIALS, ITERATIONS = 3, 200
 
 
 @pytest.fixture
-def begun(local_ray, digits):
+def begun(local_ray, digits, monkeypatch):
     """Begins a sweep in a storage, and stops it in its first trial; returns its place."""
+    monkeypatch.setattr("raydistill.sweep.reporting.watch.EVERY", 0.3)  # seconds; else several trials would be through
+    monkeypatch.setattr("raydistill.sweep.reporting.storage_writer.LOOK", 0.3)
 
     def begin(storage):
-        budget = {"trials": TRIALS, "iterations": 400, "concurrent": 1}
+        budget = {"trials": TRIALS, "iterations": ITERATIONS, "concurrent": 1}
         config = sweep_config(storage, budget=budget, scheduler="none")
         place = join(storage, "t")
 
@@ -58,7 +60,7 @@ def go_on(place, digits):
     result = run_sweep(validated(SweepConfig, sweep_values(place)), resume=True, data=digits)
     assert (len(result.trials), result.failed) == (TRIALS, 0)
     index = read_index(place)
-    assert [(row.status, row.iterations) for row in index.rows] == [("TERMINATED", 400)] * TRIALS
+    assert [(row.status, row.iterations) for row in index.rows] == [("TERMINATED", ITERATIONS)] * TRIALS
     filesystem, inside = open_place(place)
     for row in index.rows:
         there = names(filesystem, f"{inside}/trial-{row['trial']}")

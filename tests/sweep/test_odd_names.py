@@ -3,6 +3,7 @@
 import os
 import shlex
 
+import pytest
 from running import images_by_class, last_json, run
 
 from raydistill.store.artifact import load
@@ -15,6 +16,8 @@ SWEEP = (
 FILES = {"sweep.json", "tuner.pkl", "state.zip", "index.parquet", "front.json", "front", "best.png"}
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_sweep_with_odd_names(tmp_path):
     """One place holds all of it, what is printed leads there, and it goes on there."""
     home = tmp_path / "h [y]?"

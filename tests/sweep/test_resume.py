@@ -28,6 +28,7 @@ def test_resume_after_the_driver_was_killed_before_the_first_trial(local_ray, di
     assert len(run_sweep(config, data=digits, resume=True).trials) == 1
 
 
+@pytest.mark.slow
 def test_resume_after_the_driver_was_killed(digits, tmp_path):
     """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
     values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
@@ -56,6 +57,7 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
     assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")
 
 
+@pytest.mark.slow
 def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_path):
     """As `timeout` and batch systems send it: Ray's processes must live until the driver has kept what there is."""
     update = {"budget": {"trials": 1, "iterations": 100_000}, "scheduler": "none"}

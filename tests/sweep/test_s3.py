@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pyarrow as pa
 import pyarrow.fs
+import pytest
 import yaml
 from line import Line
 from optuna.storages.journal import JournalFileBackend
@@ -27,6 +28,7 @@ from raydistill.sweep.reporting.status import read_status
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place
 
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 SWEEP = {
     "name": "t",
     "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu"},

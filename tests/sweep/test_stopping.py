@@ -93,6 +93,7 @@ def iterations(results):
     return {row.metrics["trial_id"]: row.metrics["iterations"] for row in results}
 
 
+@pytest.mark.slow
 def test_some_trials_are_stopped_and_small_sets_are_not(interrupted):
     before, _, after, config = interrupted
     assert len(before) == len(after) == TRIALS

@@ -45,6 +45,7 @@ def test_a_growing_file_is_begun_anew_and_then_only_added_to(tmp_path):
         assert reader.read() == b"1\n2\n"
 
 
+@pytest.mark.slow
 def test_requests_are_heard_once_and_old_ones_not_at_all(place):
     filesystem, inside = open_place(join(place, STOP))
     filesystem.create_dir(inside.rpartition("/")[0], recursive=True)
@@ -59,6 +60,7 @@ def test_requests_are_heard_once_and_old_ones_not_at_all(place):
     assert mail.close()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_is_said_once_and_gets_everything_later(tmp_path, caplog):
     mail = StorageWriter(str(tmp_path / "t"))
     mail.put("a", b"1")

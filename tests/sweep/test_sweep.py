@@ -32,6 +32,7 @@ def test_validate_save_restore(local_ray, digits):
     assert tune.utils.validate_save_restore(trial_class(digits), config={"steps": 2})
 
 
+@pytest.mark.slow
 def test_a_restored_trial_goes_on_bit_identically(digits, tmp_path):
     make = trial_class(digits)
     whole, first, second = (make(config={"steps": 2}) for _ in range(3))

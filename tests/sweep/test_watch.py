@@ -50,6 +50,7 @@ def test_what_happens_to_trials_is_in_the_index(watch, tmp_path):
     assert [(row.trial, row.status) for row in read_index(str(tmp_path)).rows] == [("a", "TERMINATED"), ("b", "ERROR")]
 
 
+@pytest.mark.slow
 def test_its_share_of_the_drivers_time_is_small_with_many_trials(watch, monkeypatch):
     """Results come in without end: the pauses grow with what a writing costs."""
     trials = [played(f"{number:08d}", "TERMINATED", 20 + number % 2) for number in range(3000)]

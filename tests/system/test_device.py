@@ -131,16 +131,16 @@ from raydistill.runs.follower import Follower
 from raydistill.runs.run import Run
 from raydistill.sweep.reporting.final_test import final_test
 from raydistill.sweep.searching.trial import DistillTrial
+from raydistill.sweep.searching.trial_inputs import TrialInputs
 folder = sys.argv[1]
-made = load(folder + "/a.distilled")
+made = load(folder + "/best.distilled")
 data = load_dataset(made.config)
 class Folder:
     def as_directory(self):
         from contextlib import nullcontext
         return nullcontext(folder)
-def trial(config):
-    DistillTrial({}, base=config.model_dump(), data=data.to_numpy(), threads=1, gpus=1)
-shared = {"data": data.to_numpy(), "bank": None, "threads": 1, "gpus": 1}
+def inputs(config):
+    return TrialInputs(config.model_dump(), data.to_numpy(), None, threads=1, gpus=1)
 BEGIN = {
     "run": lambda config: Run(config, data),
     "follower": lambda config: Follower(config, data.to_numpy(), None, 1, 1),
@@ -151,8 +151,8 @@ BEGIN = {
         PretrainConfig(device="cuda", precision=config.precision, deterministic=config.deterministic, nets=1, epochs=1),
         f"{folder}/bank-{config.precision}", data=data,
     ),
-    "trial": trial,
-    "final test": lambda config: final_test(config.model_dump(), Folder(), shared),
+    "trial": lambda config: DistillTrial({}, inputs=inputs(config)),
+    "final test": lambda config: final_test({}, Folder(), inputs(config)),
 }
 pretend()
 tensors_stay()
@@ -168,10 +168,11 @@ for name, begin in BEGIN.items():
 """
 
 
+@pytest.mark.slow
 def test_each_process_sets_its_precision(small, digits, tmp_path):
     """A run, a follower, `evaluate`, `compare`, `pretrain`, and a sweep's trial and final test, all to their ends."""
     run = Run(small, digits)
-    save(run.artifact(), tmp_path / "a.distilled")
+    save(run.artifact(), tmp_path / "best.distilled")
     save_checkpoint(run.state_dict(), tmp_path)
     lines = in_a_process(FLAGS, str(tmp_path)).splitlines()
     names = ["run", "follower", "evaluate", "compare", "compare settings", "pretrain", "trial", "final test"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from running import QUICK, run
 
-from raydistill.runs.checkpoint import load_checkpoint
 from raydistill.store.artifact import load
+from raydistill.store.checkpoint import load_checkpoint
 from raydistill.system.tensor_file import save_tensors
 
 LARGE = ["--set", "steps=10", "--set", "images_per_class=10", "--set", "eval_every=5"]  # a checkpoint of a MiB
@@ -57,6 +57,7 @@ def distilling(folder, before, script, *settings):
     return done.returncode, lines(done.stderr)
 
 
+@pytest.mark.slow
 def test_a_run_that_fills_the_disk(tmp_path, in_small_disk):
     """The log in TensorBoard is the first that finds no room, the checkpoint at the end the second."""
     late = "import raydistill.runs.distillation\nraydistill.runs.distillation.SAVE_SECONDS = 1e9\n"  # however slow
@@ -70,6 +71,7 @@ def test_a_run_that_fills_the_disk(tmp_path, in_small_disk):
     assert nothing_half_written(tmp_path / "after")
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_and_artifact_stay(tmp_path, in_small_disk):
     """A disk that something else fills while a run keeps a checkpoint every second."""
     script = """
@@ -96,6 +98,7 @@ def test_the_last_checkpoint_and_artifact_stay(tmp_path, in_small_disk):
     assert load_checkpoint(tmp_path / "after" / "r")["distiller"]
 
 
+@pytest.mark.slow
 def test_commands_on_a_disk_that_is_full(tmp_path, in_small_disk):
     run("distill", *QUICK, "--out", "r", cwd=tmp_path)
     full = in_small_disk(8)
@@ -148,6 +151,7 @@ def test_a_bank_is_written_whole_or_not_at_all(tmp_path, files_end_at):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_log_that_may_not_grow_ends_no_run(tmp_path):
     """A quota that the pictures in TensorBoard's log are beyond, and nothing else is."""
     limited = ["bash", "-c", 'ulimit -f 90; "$@"', "bash"]  # KiB

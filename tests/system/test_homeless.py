@@ -32,6 +32,7 @@ def as_nobody(tmp_path):
 WHO = dict.fromkeys(("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "RAYDISTILL_DATA"))
 
 
+@pytest.mark.slow
 def test_a_run_and_what_comes_after(tmp_path, as_nobody):
     out, _ = run("distill", *QUICK, "--out", "r", "--json", cwd=tmp_path, before=as_nobody, **WHO)
     assert last_json(out)["num_images"] == 10
@@ -41,6 +42,7 @@ def test_a_run_and_what_comes_after(tmp_path, as_nobody):
     assert (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -55,6 +57,7 @@ def test_what_needs_a_home_says_so(tmp_path, as_nobody, arguments, words):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_user_without_a_home(tmp_path, as_nobody):
     (tmp_path / "s.yaml").write_text(
         "name: t\nbase: {eval_every: 2, batch_size: 32}\nsearch: {steps: {int: [1, 2]}}\n"

@@ -51,6 +51,7 @@ def test_class_names_are_text_everywhere(odd_classes):
     assert json.loads(json.dumps(names).encode()) == list(names)
 
 
+@pytest.mark.slow
 def test_a_run_on_odd_classes(tmp_path, odd_classes):
     settings = ["--set", f"dataset=folder:{odd_classes}", "--set", "labels=free"]  # titles with two names each
     out, err = run("distill", *QUICK, *settings, "--out", "r", "--json", cwd=tmp_path)
@@ -67,6 +68,7 @@ def test_a_run_on_odd_classes(tmp_path, odd_classes):
     run("evaluate", "r/best.distilled", cwd=tmp_path)  # its classes are those of the data
 
 
+@pytest.mark.slow
 def test_an_attack_on_a_class_by_its_odd_name(tmp_path, odd_classes):
     data = ["--set", f"dataset=folder:{odd_classes}"]
     run("pretrain", *data, "--set", "nets=4", "--set", "epochs=1", "--set", "batch_size=16", "--out", "b", cwd=tmp_path)
@@ -95,6 +97,7 @@ def test_the_users_latex_does_not_read_names(tmp_path):
     assert not any(text.get_usetex() for text in figure.findobj(lambda part: hasattr(part, "get_usetex")))
 
 
+@pytest.mark.slow
 def test_a_picture_that_fails_ends_no_run(tmp_path):
     (tmp_path / "rc").write_text(BAD_FONT)
     settings = ["--set", "iterations=30", "--set", "eval_every=1"]
@@ -109,6 +112,7 @@ def test_a_picture_that_fails_ends_no_run(tmp_path):
     assert len(events.Scalars("val_accuracy")) == 30
 
 
+@pytest.mark.slow
 def test_a_folder_whose_own_name_is_no_text(tmp_path):
     """Its bytes are kept in the settings, so that everything finds it again."""
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff [1]")

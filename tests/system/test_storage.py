@@ -171,6 +171,7 @@ def test_a_good_place_is_left_as_it_was(s3, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "words"),
     [
@@ -205,6 +206,7 @@ def test_a_missing_bucket_and_wrong_keys_are_said(s3, s3_server, monkeypatch):
         refuse_after(b"1000000000")
 
 
+@pytest.mark.slow
 def test_a_silent_host_is_given_up(monkeypatch):
     monkeypatch.setattr(raydistill.system.write_probe, "PATIENCE", 3.0)
     with socket.socket() as deaf:

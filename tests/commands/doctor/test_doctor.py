@@ -37,6 +37,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_well(home):
     done = doctor("--json", cwd=home)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,6 +54,7 @@ def test_a_machine_that_is_well(home):
     assert list(home.iterdir()) == []  # nothing is left
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_not(home, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     (home / "file").write_text("in the way")

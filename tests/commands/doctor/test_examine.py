@@ -38,17 +38,19 @@ def test_what_goes_wrong_is_one_line_each():
     assert health.found == "here"
 
 
+@pytest.mark.slow
 def test_a_hang_is_given_up_and_its_process_ended(tmp_path):
     pid = tmp_path / "pid"
     begin = time.monotonic()
-    found = list(examine(Options(None, str(pid)), [sick("health"), sick("a_hang", limit=15.0) + sick("health")]))
+    found = list(examine(Options(None, str(pid)), [sick("health"), sick("a_hang", limit=6.0) + sick("health")]))
     assert time.monotonic() - begin < 60
-    hang = Finding("a_hang", False, "no answer in 15 s", "wait no longer")
+    hang = Finding("a_hang", False, "no answer in 6 s", "wait no longer")
     health = Finding("health", True, str(pid))
     assert found == [health, hang, health]
     assert not Path("/proc", pid.read_text().strip()).exists()
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(capfd):
     list(one_after_the_other(sick("an_error"), Options(None, "here"), debug=True))
     assert "Traceback" in capfd.readouterr().err

@@ -37,13 +37,14 @@ def test_the_token(tmp_path, monkeypatch, text, mode, words):
     assert one(look_at_token(HERE_AND_NOW)).state == "note"
 
 
+@pytest.mark.slow
 def test_an_address_where_something_else_listens(monkeypatch, found_alone):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.2", 0))  # which Ray does not take for this host
         deaf.listen()
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.2:{deaf.getsockname()[1]}")
-        finding = found_alone("ray", "ray_cluster", limit=15.0)
-    assert finding.found == "no answer in 15 s"
+        finding = found_alone("ray", "ray_cluster", limit=6.0)
+    assert finding.found == "no answer in 6 s"
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:1", "127.0.0.1:1"])
