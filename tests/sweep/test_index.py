@@ -229,7 +229,7 @@ def test_stop_says_when_the_driver_dies_or_time_is_up(tmp_path):
     write(tmp_path)
     begin = time.monotonic()
     assert stop(str(tmp_path), 1.5).state == "running"
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 20
 
 
 def test_the_commands(tmp_path):

@@ -60,10 +60,10 @@ def test_its_share_of_the_drivers_time_is_small_with_many_trials(watch, monkeypa
     watch.on_step_end(iteration=0, trials=trials)
     spent, begin = 0.0, time.monotonic()
     while time.monotonic() - begin < 3:
-        at = time.monotonic()
+        at = time.thread_time()  # of a slow machine other programs have a part
         watch.on_trial_result(iteration=0, trials=trials, trial=trials[-1], result={})
         watch.on_step_end(iteration=0, trials=trials)
-        spent += time.monotonic() - at
+        spent += time.thread_time() - at
         time.sleep(0.002)
     assert spent / (time.monotonic() - begin) < 0.1
 
