@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch.func import vjp, vmap
 
-from raydistill.kernels.recorded import recorded, recorded_vjp
+from raydistill.kernels.passes import simplified
+from raydistill.kernels.recorded import halves, recorded, recorded_vjp
+from raydistill.kernels.trace import trace
 from raydistill.method.rng import named_generator
 from raydistill.system.errors import UserError
 
@@ -68,6 +70,23 @@ def test_pulls_of_several_calls_are_kept_apart():
         _, expected = vjp(dense, *(scale * a for a in ARGS))
         for ours, theirs in zip(pull(cotangent), expected(cotangent), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_halves():
+    """The forward half keeps what the backward half needs, and nothing is computed in both."""
+
+    def both(x, w, cotangent):
+        product = x @ w
+        return product.tanh(), (cotangent * (1 - product.tanh() ** 2)) @ w.t()
+
+    program = simplified(trace(both, [draw(4, 3), draw(3, 5), draw(4, 5)])[0])
+    forward, backward = halves(program)
+    assert forward.inputs == ("in0", "in1")
+    assert forward.outputs[0] == program.outputs[0]
+    assert backward.inputs == ("in2", *forward.outputs[1:])
+    assert backward.outputs == program.outputs[1:]
+    assert "in0" not in backward.inputs
+    assert len(forward.operations) + len(backward.operations) == len(program.operations)
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])
