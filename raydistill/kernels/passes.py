@@ -17,7 +17,10 @@ from raydistill.kernels.program import Name, Operation, Program, Rewriting, rewr
 aten = torch.ops.aten
 
 VIEWS = (aten.view.default, aten._unsafe_view.default)
-CREATION = (aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.full, aten.full_like)
+CREATION = (
+    *(aten.zeros, aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.new_ones),
+    *(aten.full, aten.full_like, aten.new_full),
+)
 
 
 def simplified(program: Program) -> Program:
