@@ -1,1 +1,1 @@
-"""Reporting: the index of trials, their journal, TensorBoard, tables, and what a sweep comes to."""
+"""Reporting: the index of trials, their journal, TensorBoard, tables, the final test, and the result of a sweep."""

@@ -1,1 +1,1 @@
-"""Searching: the search space, a trial, and how many trials fit on the cluster."""
+"""Searching: the search space, a trial and its inputs, and how many trials fit on the cluster."""

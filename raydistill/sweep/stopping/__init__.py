@@ -1,1 +1,1 @@
-"""Early stopping of trials: the scheduler, and the ranking by several objectives."""
+"""Stopping: trials early, by the scheduler and its ranking by several objectives; and the whole sweep on request."""
