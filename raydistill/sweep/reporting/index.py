@@ -6,7 +6,7 @@ imported here.
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -82,14 +82,18 @@ def index_schema(config: SweepConfig) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
-def to_parquet(rows: Iterable[TrialRow], schema: pa.Schema, about: About) -> bytes:
+def to_parquet(rows: Sequence[TrialRow], schema: pa.Schema, about: About) -> bytes:
     """Return the bytes of the file."""
-    values = [{**row.config, **{name: getattr(row, name) for name in COLUMNS}} for row in rows]
-    arrays = [_array([each.get(name) for each in values], schema.field(name).type) for name in schema.names]
+    arrays = [_array(_column(rows, name), schema.field(name).type) for name in schema.names]
     described = schema.with_metadata({META: json.dumps(asdict(about)).encode()})
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(arrays, schema=described), sink)
     return bytes(sink.getvalue())
+
+
+def _column(rows: Sequence[TrialRow], name: str) -> list[Any]:
+    """Return a field of each row, or a searched setting."""
+    return [getattr(row, name) if name in COLUMNS else row.config.get(name) for row in rows]
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
