@@ -99,7 +99,7 @@ def step_sizes(learning_rates: Tensor) -> Figure:
 def pareto_front(
     rows: Sequence[dict[str, Any]], front: Sequence[dict[str, Any]], objectives: Mapping[str, str]
 ) -> Figure:
-    """Draw all trials and their Pareto front: the first objective against the second or, if there is one, the trial.
+    """Draw all trials and their Pareto front: the first objective against the second, else against the trial's number.
 
     Args:
         rows: a mapping for each trial, with a value for each objective.

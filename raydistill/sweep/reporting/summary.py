@@ -43,8 +43,8 @@ def print_summary(result: SweepResult, console: Console) -> None:
     with aside("the best images"):
         write_figure(artifact_grid(result.artifacts[best.trial]), pictures["best"])
     with aside("the front's picture"):
-        trials_and_front = ([vars(row) for row in rows] for rows in (result.trials, result.front))
-        write_figure(pareto_front(*trials_and_front, result.config.objectives), pictures["front"])
+        every, front = list(map(vars, result.trials)), list(map(vars, result.front))
+        write_figure(pareto_front(every, front, result.config.objectives), pictures["front"])
     if result.stopped:
         say(console, f"stopped; to resume: {again}")
     elif untested := sum(bool(row.test_error) for row in result.front):
