@@ -324,8 +324,8 @@ def test_source_and_target_with_other_classes(small, digits, bank):
     ],
 )
 def test_settings_that_do_not_go_together(values, words):
-    with pytest.raises(ValueError, match=words):
-        DistillConfig(**values)
+    with pytest.raises(UserError, match=words):
+        validated(DistillConfig, values)
 
 
 def test_other_numbers_of_epochs(small, digits):

@@ -71,6 +71,15 @@ def test_checkpoints_take_a_small_share_of_the_time(digits, monkeypatch):
     trial.stop()
 
 
+def test_a_trial_puts_searched_settings_into_sections(digits):
+    searched = {"labels.lr": 0.05, "network": "convnet", "network.width": 4, "network.depth": 1}
+    trial = trial_class(digits, labels="softmax", **{"network.init": "kaiming"})(config=searched)
+    config = trial.run.config
+    trial.stop()
+    assert (config.labels.learned, config.labels.lr) == ("softmax", 0.05)
+    assert (config.network.name, config.network.width, config.network.init.name) == ("convnet", 4, "kaiming")
+
+
 def test_divergence_is_a_finite_worst_value(digits):
     trial = trial_class(digits, inner_lr=1e30, **{"outer.clip": None})(config={"steps": 1})
     result = trial.train()
