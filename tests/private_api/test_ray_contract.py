@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray._common.utils import get_ray_address_file
 from ray._private import accelerators, services
-from ray._raylet import AuthenticationMode, get_authentication_mode
+from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 from ray.autoscaler._private import util as launcher
 from ray.tune.experimental.output import get_air_verbosity
 

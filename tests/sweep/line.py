@@ -9,6 +9,8 @@ import threading
 class Link(socketserver.BaseRequestHandler):
     """One connection to the store, for as long as the line is there."""
 
+    server: "Line"
+
     def handle(self):
         with socket.create_connection(self.server.store) as store:
             other = {self.request: store, store: self.request}
