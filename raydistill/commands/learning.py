@@ -39,7 +39,7 @@ def distill(
     ] = None,
     overrides: Set = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: runs/DATASET-NETWORK-TIME].")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume the run in this folder.")] = None,
     data_dir: DataDir = None,
     allow_other_data: OtherData = False,
     as_json: Json = False,
@@ -53,7 +53,7 @@ def distill(
         from raydistill.config.sweep_file import run_settings
 
         if resume is not None and (config or overrides or out):
-            raise UserError("--resume takes the settings of the run it goes on with: no CONFIG, --set or --out with it")
+            raise UserError("--resume takes the settings of the run itself: no CONFIG, --set or --out with it")
         if allow_other_data and resume is None:
             raise UserError("--allow-other-data: is for --resume; a new run takes the data that are there")
         values = run_settings(read_yaml(config), config) if config else {}

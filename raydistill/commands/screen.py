@@ -26,7 +26,7 @@ DataDir = Annotated[
     typer.Option(envvar="RAYDISTILL_DATA", help="Folder of downloaded data sets [default: ~/.cache/raydistill]."),
 ]
 OtherData = Annotated[
-    bool, typer.Option("--allow-other-data", help="Go on although the real data have changed; the result tells.")
+    bool, typer.Option("--allow-other-data", help="Accept real data that have changed; the result says so.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -16,7 +16,7 @@ def sweep(
         str, typer.Argument(metavar="FILE", help="YAML file of the sweep; with --resume also its folder or address.")
     ],
     overrides: Set = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of this name in its storage.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the sweep of this name in its storage.")] = False,
     data_dir: DataDir = None,
     allow_other_data: OtherData = False,
     as_json: Json = False,

@@ -126,7 +126,7 @@ class DistillConfig(DataSettings, NetworkSettings):
 
     @property
     def bank_folder(self) -> str | None:
-        """Where the bank lies that the initial weights come from, if they come from one."""
+        """Folder of the bank that the initial weights come from, if they come from one."""
         return None if self.bank == "published" else self.bank
 
     @property

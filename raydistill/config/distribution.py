@@ -1,4 +1,4 @@
-"""Where a searched setting may lie."""
+"""The distribution of a searched setting."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ KINDS = ("int", "logint", "uniform", "loguniform", "choice")
 
 
 class Distribution(Settings):
-    """Where a searched setting may lie, written as {KIND: [...]}.
+    """The range or choices of a searched setting, written as {KIND: [...]}.
 
     int and uniform: whole and other numbers from low to high, both included; logint and loguniform: the same, evenly
     in the logarithm; choice: one of the values listed.

@@ -23,6 +23,6 @@ class PretrainConfig(DataSettings, NetworkSettings):
     batch_size: int = Field(128, ge=1)
     """Images in each step."""
     chunk: int = Field(8, ge=1)
-    """Networks trained at once; each finished chunk is kept, so that a stopped bank goes on from there."""
+    """Networks trained at once; each finished chunk is kept, so that a stopped bank resumes after it."""
     seed: Seed = 0
     """Seed of the initial weights and the orders of the images."""

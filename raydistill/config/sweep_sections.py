@@ -8,12 +8,12 @@ from raydistill.config.settings import Settings
 
 
 class Asha(Settings):
-    """Successive halving (Li et al. 2018): trials are compared at rungs, and only the best of each go on."""
+    """Successive halving (Li et al. 2018): trials are compared at rungs, and only the best of each continue."""
 
     grace: int = Field(200, ge=1)
     """Iterations before a trial may be stopped."""
     reduction: float = Field(3, gt=1)
-    """At each rung the best 1/reduction go on; rungs are at grace * reduction ** k iterations."""
+    """At each rung the best 1/reduction continue; rungs are at grace * reduction ** k iterations."""
 
 
 class Scheduler(Settings):

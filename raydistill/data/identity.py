@@ -33,6 +33,6 @@ def check_same(data: Dataset, kept: Mapping[str, Any], whose: str, allow_other_d
     if not same and not allow_other_data:
         raise UserError(
             f"{whose}: was made from other data than dataset={data.name} holds now: files, classes or pixels changed; "
-            "bring the old ones back, or go on with these: --allow-other-data"
+            "restore the old ones, or accept these: --allow-other-data"
         )
     return same

@@ -106,7 +106,7 @@ class Workers:
     def _lost(self, error: Exception) -> Lost:
         self.complete = False
         return Lost(
-            f"workers={self.count}: one of them was lost ({_first_line(error)}); go on from the last checkpoint with "
+            f"workers={self.count}: one of them was lost ({_first_line(error)}); resume from the last checkpoint with "
             "--resume"
         )
 

@@ -39,7 +39,7 @@ def build_network(config: NetworkSettings, image_shape: Shape, num_classes: int)
         UserError: it does not fit the images or the settings.
     """
     if num_classes < 2:
-        raise UserError(f"dataset: has {num_classes} class; only two or more can be told apart")
+        raise UserError(f"dataset: has {num_classes} class; at least two are needed")
     outputs = 1 if num_classes == 2 else num_classes
     dtype = torch.bfloat16 if config.precision == "bfloat16" else None
     published = isinstance(config, DistillConfig) and config.published

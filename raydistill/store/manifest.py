@@ -1,4 +1,4 @@
-"""manifest.json: what lies in a folder of Arrow files, and the sha256 of each; nothing in it is trusted."""
+"""manifest.json: the content of a folder of Arrow files, and the sha256 of each; nothing in it is trusted."""
 
 import json
 from typing import Annotated, Any, ClassVar, Self
@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST = "manifest.json"
-DEPTH = 8  # How deep settings may lie within settings.
+DEPTH = 8  # How deep settings may be nested.
 
 
 class Manifest(BaseModel):

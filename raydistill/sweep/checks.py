@@ -44,7 +44,7 @@ def check_storage(config: SweepConfig, folder: str, resume: bool) -> None:
     started = exists(join(folder, TUNER_FILE))
     if not resume:
         if started:
-            raise UserError(f"{folder}: holds a sweep already; go on with it (--resume) or choose another --set name=")
+            raise UserError(f"{folder}: contains a sweep already; resume it (--resume) or choose another --set name=")
         return
     if not started:
         raise UserError(f"{folder}: holds no sweep to resume")

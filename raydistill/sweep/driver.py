@@ -94,7 +94,7 @@ def _run_trials(
 
     Args:
         config: the sweep.
-        folder: where it lies.
+        folder: its folder or address.
         lease: of this driver.
         resume: whether an earlier driver began it.
         inputs: what all trials share.

@@ -37,7 +37,7 @@ class TrialRow:
     node: str | None = None
     """The address of the machine that computed the last result."""
     artifact: str | None = None
-    """Where the best set lies: in the newest checkpoint, or tested in the folder `front`."""
+    """Place of the best set: in the newest checkpoint, or tested in the folder `front`."""
     time: datetime | None = None
     """When the last result came."""
     error: str = ""

@@ -50,7 +50,7 @@ def _why_not(error: Exception, gpus: float | None) -> str:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (
         f"Ray granted {gpus:g} GPU on {platform.node()} (CUDA_VISIBLE_DEVICES={visible}), which torch "
-        f"{torch.__version__} cannot use; mend its driver or torch there, or set resources.gpu=0 ({reason})"
+        f"{torch.__version__} cannot use; repair its driver or torch there, or set resources.gpu=0 ({reason})"
     )
 
 

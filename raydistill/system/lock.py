@@ -71,7 +71,7 @@ def own_folder(folder: Path) -> Iterator[None]:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether nothing lies in a folder but a lock file."""
+    """Return whether a folder contains nothing except a lock file."""
     return all(path.name == LOCK for path in folder.iterdir())
 
 
@@ -150,7 +150,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def take_away(folders: list[Path]) -> None:
-    """Remove folders, the lowest first, up to one in which something lies."""
+    """Remove folders, the lowest first, up to one that is not empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()

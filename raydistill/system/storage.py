@@ -173,7 +173,7 @@ def read_file(filesystem: pa.fs.FileSystem, file: str) -> bytes:
 
 
 def names(filesystem: pa.fs.FileSystem, folder: str, pattern: str = "*") -> list[str]:
-    """Return the names of what lies in a folder, sorted; none where there is no folder."""
+    """Return the names in a folder, sorted; none where there is no folder."""
     found = filesystem.get_file_info(pa.fs.FileSelector(folder, allow_not_found=True))
     return sorted(info.base_name for info in found if fnmatch(info.base_name, pattern))
 

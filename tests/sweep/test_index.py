@@ -224,7 +224,9 @@ def test_stop_of_a_sweep_that_does_not_run(tmp_path):
 def test_stop_says_when_the_driver_dies_or_time_is_up(tmp_path):
     write(tmp_path, updated=time.time() - LEASE + 2)
     goes_on = typed(f"raydistill sweep --resume {tmp_path}")
-    with pytest.raises(UserError, match=re.escape(f"the driver was lost before it stopped; `{goes_on}` goes on")):
+    with pytest.raises(
+        UserError, match=re.escape(f"the driver was lost before it stopped; resume it with `{goes_on}`")
+    ):
         stop(str(tmp_path), 20)
     write(tmp_path)
     begin = time.monotonic()

@@ -88,7 +88,7 @@ def test_what_cannot_be_written_is_said_once_and_ends_nothing(writer, monkeypatc
     for _ in range(3):
         writer.write()
     assert len(caplog.records) == 1
-    assert "index.parquet cannot be written; the sweep goes on: ZeroDivisionError" in caplog.text
+    assert "index.parquet cannot be written; the sweep continues: ZeroDivisionError" in caplog.text
 
 
 def test_without_its_lease_a_driver_writes_nothing(writer, tmp_path):

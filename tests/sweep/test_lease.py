@@ -113,7 +113,7 @@ def test_one_that_slept_too_long_gives_way(place, holder):
         waited = time.monotonic() - begin
         assert LEASE - HEARTBEAT < waited < 3 * LEASE
         assert f"in use by process {first.pid}" in told[0]
-        assert int(told[0].partition("goes on in ")[2].split()[0]) == pytest.approx(waited, abs=1.5)
+        assert int(told[0].partition("resumes in ")[2].split()[0]) == pytest.approx(waited, abs=1.5)
         first.send_signal(signal.SIGCONT)
         assert f"was taken over by process {os.getpid()} on " in said(first)
         first.wait(5)
@@ -158,7 +158,7 @@ def test_one_on_another_machine_is_waited_for_and_refuses_when_it_gives_a_sign_o
         leased(place, tell),
     ):
         pass
-    assert told == [f"{place}: in use by process 7 on far; goes on in 5 s if that one gives no sign of life"]
+    assert told == [f"{place}: in use by process 7 on far; resumes in 5 s if that one gives no sign of life"]
 
 
 @pytest.mark.parametrize("content", [elsewhere(beat=0.0).to_bytes(), b"", b"half {", b"[]", b'{"beat": "x", "pid": 1}'])

@@ -71,9 +71,9 @@ def test_a_signal_for_all_processes_of_the_command_ends_the_sweep_cleanly(tmp_pa
     wait_for_checkpoint(driver, folder)
     os.killpg(driver.pid, signal.SIGTERM)
     said, _ = driver.communicate(timeout=100)
-    assert (driver.returncode, read_status(str(folder)).state) == (0, "stopped"), said
+    assert (driver.returncode, read_status(str(folder)).state) == (130, "stopped"), said
     assert [row.status for row in read_index(str(folder)).rows] == ["PAUSED"]
-    assert f"stopped; to go on: {typed('raydistill sweep --resume')} {folder}" in said
+    assert f"stopped; to resume: {typed('raydistill sweep --resume')} {folder}" in said
 
 
 def test_a_trial_whose_end_was_decided_is_not_ended_earlier_after_a_resume(local_ray, digits, tmp_path, monkeypatch):

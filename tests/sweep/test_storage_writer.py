@@ -74,7 +74,7 @@ def test_a_store_that_is_away_is_said_once_and_gets_everything_later(tmp_path, c
             mail.grow("log", number + b"\n")
             time.sleep(1.1)
         assert len(caplog.records) == 1
-        assert "cannot be written to at the moment; the sweep goes on" in caplog.text
+        assert "cannot be written to at the moment; the sweep continues" in caplog.text
     os.remove(tmp_path / "t")
     os.rename(tmp_path / "elsewhere", tmp_path / "t")
     wait_for(lambda: (tmp_path / "t" / "a").read_bytes() == b"4")

@@ -193,7 +193,7 @@ def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digi
 
 def test_an_existing_sweep_is_not_overwritten(finished, digits):
     config, _, _ = finished
-    with pytest.raises(UserError, match="holds a sweep already; go on with it"):
+    with pytest.raises(UserError, match="contains a sweep already; resume it"):
         run_sweep(config, data=digits)
     other = config.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="begun with another seed"):

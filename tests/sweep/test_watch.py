@@ -111,7 +111,7 @@ def test_a_gap_in_a_trials_log_is_said_once(watch, caplog):
 
 @pytest.mark.parametrize(
     ("iterations", "words"),
-    [(None, "after iteration 0 and begins again: "), (10, "after iteration 10 and goes on from its checkpoint: ")],
+    [(None, "after iteration 0 and starts again: "), (10, "after iteration 10 and continues from its checkpoint: ")],
 )
 def test_a_trial_that_is_tried_again_is_said(watch, caplog, iterations, words):
     trial = played("a", "RUNNING", iterations)
@@ -167,8 +167,9 @@ def test_a_sweep_is_stopped_by_request_and_by_signal_and_goes_on(local_ray, digi
     assert load(row.artifact).provenance["trial"] == row.trial
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
-    killer = when_running(place, row.iterations + 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    second = run_sweep(config, data=digits, resume=True)
+    asked = []
+    killer = when_running(place, row.iterations + 2, lambda: asked.append(True))
+    second = run_sweep(config, data=digits, resume=True, stop=lambda: bool(asked))
     killer.join()
     assert second.stopped
     status = read_status(place)

@@ -58,7 +58,7 @@ def test_a_granted_gpu_that_torch_cannot_use_is_said(machine, reason):
         f"device=auto: Ray granted 0.25 GPU on {os.uname().nodename} (CUDA_VISIBLE_DEVICES=3), which"
     )
     assert (
-        f"torch {torch.__version__} cannot use; mend its driver or torch there, or set resources.gpu=0 ({reason})"
+        f"torch {torch.__version__} cannot use; repair its driver or torch there, or set resources.gpu=0 ({reason})"
         in auto
     )
     assert "device=cuda: Ray granted 1 GPU" in named

@@ -37,7 +37,7 @@ def plan() -> list[list[Check]]:
 
     Torch takes seconds to import, and a GPU may be set to serve only one process at a time.
     """
-    driver = "see whether nvidia-smi answers; a driver that hangs is mended by a restart of the machine"
+    driver = "see whether nvidia-smi answers; a driver that hangs needs a restart of the machine"
     import_time = "importing takes seconds, minutes on a slow network folder: install on a disk of this machine"
     ray_limit, ray_slow = 60.0, "look into /tmp/ray/session_latest/logs; is the machine very busy?"
     if os.environ.get("RAY_ADDRESS"):  # The limit allows for importing Ray and for a cluster's answer.

@@ -66,7 +66,7 @@ class Rows:
         return row
 
     def _newest(self, trial: Any) -> str | None:
-        """Return where the best set of the newest checkpoint lies."""
+        """Return the place of the best set of the newest checkpoint."""
         if trial.checkpoint is None:
             return None
         *_, folder, checkpoint = trial.checkpoint.path.rstrip("/").split("/")

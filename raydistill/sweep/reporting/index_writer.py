@@ -88,7 +88,7 @@ class IndexWriter:
             self._write()
         except Exception as error:  # any kind: hours of other people's work depend on this process
             if not self.failed:
-                logger.warning("%s cannot be written; the sweep goes on: %r", INDEX, error)
+                logger.warning("%s cannot be written; the sweep continues: %r", INDEX, error)
             self.failed = True
         self.pace.wrote(time.monotonic() - begin)
 

@@ -72,7 +72,7 @@ def collect(
 
     Args:
         config: the sweep.
-        folder: where it lies.
+        folder: its folder or address.
         rows: of all trials.
         results: what Tune kept of them.
         inputs: what all trials share.

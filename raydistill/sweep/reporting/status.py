@@ -140,9 +140,9 @@ def print_status(status: Status, console: Console) -> None:
         console.print(_table(status.going, status.running, status))
     if status.gone:
         gone = f"no sign of life for {age(status.silent)}: the driver seems to be gone"
-        say(console, (gone, "yellow"), "; to go on:")
+        say(console, (gone, "yellow"), "; to resume:")
     elif about.state in ("stopped", "failed"):
-        say(console, f"{about.state} {age(status.silent)} ago; to go on:")
+        say(console, f"{about.state} {age(status.silent)} ago; to resume:")
     if status.gone or about.state in ("stopped", "failed"):
         say(console, f"  {typed(status.resume)}")
 
@@ -211,5 +211,5 @@ def stop(place: str, timeout: float, tell: Callable[[str], None] = lambda state:
             known = status.state
             tell(known)
     if status.gone:
-        raise UserError(f"{place}: the driver was lost before it stopped; `{typed(status.resume)}` goes on")
+        raise UserError(f"{place}: the driver was lost before it stopped; resume it with `{typed(status.resume)}`")
     return status

@@ -98,7 +98,7 @@ class StorageWriter:
             self._away = False
         except OSError as error:
             if not self._away:
-                logger.warning("%s: cannot be written to at the moment; the sweep goes on: %s", self.place, error)
+                logger.warning("%s: cannot be written to at the moment; the sweep continues: %s", self.place, error)
             self._away = True
             with self._lock:
                 self._whole = whole | self._whole  # newer ones win

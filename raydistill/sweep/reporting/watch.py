@@ -69,7 +69,7 @@ class Watch(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Log which trial was lost or failed and is tried again."""
         done = (trial.last_result or {}).get("iterations", 0)
-        again = "begins again" if trial.checkpoint is None else "goes on from its checkpoint"
+        again = "starts again" if trial.checkpoint is None else "continues from its checkpoint"
         self._note_error(trial, f"was cut off after iteration {done} and {again}")
 
     def _note_error(self, trial: Any, what: str) -> None:

@@ -97,7 +97,7 @@ class Lease:
                 )
             if seen is None:
                 seen, end = holder, now() + holder.lapses
-                wait = f"goes on in {holder.lapses:.0f} s if that one gives no sign of life"
+                wait = f"resumes in {holder.lapses:.0f} s if that one gives no sign of life"
                 tell(f"{self.place}: in use by {holder.name}; {wait}")
             time.sleep(POLL)
         for old in names(self.filesystem, self.folder):
@@ -132,7 +132,7 @@ class Lease:
             number, holder = newest(self.filesystem, self.folder)
             if holder.token == self.me.token and slept > LEASE:
                 why = f"its driver was suspended for {slept:.0f} s, longer than its lease of {LEASE:.0f}"
-                self.lost = f"{why} ({typed(resuming(self.place))} goes on)"
+                self.lost = f"{why} (to resume: {typed(resuming(self.place))})"
             elif holder.token == self.me.token:
                 self.me = replace(self.me, beat=time.time())
                 replace_file(self.filesystem, f"{self.folder}/{file_name(number)}", self.me.to_bytes())

@@ -42,4 +42,4 @@ class StorageFailures:
         """
         if self.reason:
             again = typed(resuming(self.place))
-            raise UserError(f"{self.place}: {self.reason}; when that is mended, go on with {again}")
+            raise UserError(f"{self.place}: {self.reason}; when that is corrected, resume with {again}")
