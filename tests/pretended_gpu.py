@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 GIB = 2**30
 NO_DRIVER = "The NVIDIA driver on your system is too old (found version 11000)."
@@ -46,18 +47,23 @@ def pretend(count: int = 1, total: int = 80 * GIB, kernels: bool = True) -> list
     return caps
 
 
-def tensors_stay() -> None:
-    """From now on tensors that are sent to a GPU, or made there, lie in main memory, where all is computed."""
-    to, make, generator = torch.Tensor.to, torch.zeros, torch.Generator
+class TensorsStay(TorchFunctionMode):
+    """Tensors that are sent to a GPU, or made there, lie in main memory, where all is computed."""
 
-    def here(device):
-        return torch.device("cpu") if torch.device(device).type == "cuda" else device
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = {name: here(value) for name, value in (kwargs or {}).items()}
+        return function(*map(here, args), **kwargs)
 
-    torch.Tensor.to = lambda tensor, *args, **kwargs: to(
-        tensor, *(here(each) if isinstance(each, torch.device) else each for each in args), **kwargs
-    )
-    torch.zeros = lambda *args, device="cpu", **kwargs: make(*args, device=here(device), **kwargs)
-    torch.Generator = lambda device="cpu": generator(here(device))
+
+def here(value):
+    return torch.device("cpu") if isinstance(value, torch.device) and value.type == "cuda" else value
+
+
+def let_tensors_stay() -> None:
+    """From now on nothing of this process is computed on a GPU, whatever its device is said to be."""
+    generator = torch.Generator
+    torch.Generator = lambda device="cpu": generator(here(torch.device(device)))
+    TensorsStay().__enter__()
 
 
 def in_a_process(script: str, *arguments: str, **environment: str) -> str:
@@ -68,7 +74,7 @@ def in_a_process(script: str, *arguments: str, **environment: str) -> str:
         env=os.environ | {"PYTHONPATH": paths} | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -124,7 +124,7 @@ def test_other_errors_stay_what_they_are():
 FLAGS = """
 import sys, torch
 from dataclasses import replace
-from pretended_gpu import pretend, tensors_stay
+from pretended_gpu import let_tensors_stay, pretend
 from raydistill import PretrainConfig, compare, evaluate, load, pretrain
 from raydistill.data import load_dataset
 from raydistill.runs.follower import Follower
@@ -141,21 +141,26 @@ class Folder:
         return nullcontext(folder)
 def inputs(config):
     return TrialInputs(config.model_dump(), data.to_numpy(), None, threads=1, gpus=1)
+def trial(config):
+    class Trial(DistillTrial):
+        def setup(self, searched):
+            super().setup(searched, inputs(config))
+    Trial({})
 BEGIN = {
     "run": lambda config: Run(config, data),
     "follower": lambda config: Follower(config, data.to_numpy(), None, 1, 1),
     "evaluate": lambda config: evaluate(replace(made, config=config), device="cuda", data=data),
-    "compare": lambda config: compare(replace(made, config=config), draws=2, device="cuda", data=data),
-    "compare settings": lambda config: compare(config, draws=2, data=data),
+    "compare": lambda config: compare(replace(made, config=config), draws=1, device="cuda", data=data),
+    "compare settings": lambda config: compare(config, draws=1, data=data),
     "pretrain": lambda config: pretrain(
         PretrainConfig(device="cuda", precision=config.precision, deterministic=config.deterministic, nets=1, epochs=1),
         f"{folder}/bank-{config.precision}", data=data,
     ),
-    "trial": lambda config: DistillTrial({}, inputs=inputs(config)),
+    "trial": trial,
     "final test": lambda config: final_test({}, Folder(), inputs(config)),
 }
 pretend()
-tensors_stay()
+let_tensors_stay()
 products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
 for name, begin in BEGIN.items():
     for precision, rounded in (("tf32", True), ("float32", False)):

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,14 +81,16 @@ def test_a_failed_replacement_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 WRITERS = {  # of a file that is the larger, the larger a number is
-    "json": lambda folder, n: write_json(f"{folder}/x.json", [n] * n),
-    "bytes": lambda folder, n: replace_file(*open_place(folder / "x"), b"x" * n),
-    "checkpoint": lambda folder, n: save_checkpoint({"x": torch.zeros(n)}, folder),
-    "bank": lambda folder, n: write_bank_file(
-        folder / "x", bank_table(torch.zeros(2, n), torch.ones(2), torch.ones(2))
-    ),
-    "artifact": lambda folder, n: save(artifact_of(n), folder / "x.distilled"),
+    "json": lambda folder, n: partial(write_json, f"{folder}/x.json", [n] * n),
+    "bytes": lambda folder, n: partial(replace_file, *open_place(folder / "x"), b"x" * n),
+    "checkpoint": lambda folder, n: partial(save_checkpoint, {"x": torch.zeros(n)}, folder),
+    "bank": lambda folder, n: partial(write_bank_file, folder / "x", table_of(n)),
+    "artifact": lambda folder, n: partial(save, artifact_of(n), folder / "x.distilled"),
 }
+
+
+def table_of(count):
+    return bank_table(torch.zeros(1, count), torch.ones(1), torch.ones(1))
 
 
 def artifact_of(count):
@@ -95,18 +98,19 @@ def artifact_of(count):
     return Artifact(distilled, DistillConfig(), ("a", "b"), torch.zeros(1), torch.ones(1))
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path, write):
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path, writer):
     """By the signal that the system sends where a file grows beyond a limit."""
-    write(tmp_path, 2)
+    writer(tmp_path, 2)()
     old = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write = writer(tmp_path, 100_000)  # before the fork, after which torch's threads are not there
     child = os.fork()
     if not child:
         with suppress(BaseException):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
-            write(tmp_path, 100_000)
+            write()
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
     assert {path: path.read_bytes() for path in old} == old
