@@ -1,10 +1,20 @@
 """The token of a Ray of our own: for this user alone, however it came to be. Its ports: tests/runs/test_workers.py."""
 
+import os
 import stat
 
 import pytest
+from ray._raylet import AuthenticationMode, get_authentication_mode
 
-from raydistill.cluster.private_ray import _keep_token_secret, readable_by_others, token_file
+from raydistill.cluster.connect import token_remedy
+from raydistill.cluster.private_ray import (
+    _keep_token_secret,
+    readable_by_others,
+    token_file,
+    use_any_token,
+    use_token,
+)
+from raydistill.private_api.ray import read_environment_again
 
 
 @pytest.fixture
@@ -66,3 +76,44 @@ def test_a_file_of_the_users_choice_is_closed_but_never_made(home, monkeypatch):
     file.chmod(0o664)
     _keep_token_secret()
     assert mode(file) == 0o600
+
+
+def test_a_token_is_used_unless_the_user_decides(home, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "to be undone")
+    try:
+        for mode, value in ((None, AuthenticationMode.TOKEN), ("disabled", AuthenticationMode.DISABLED)):
+            if mode is None:
+                monkeypatch.delenv("RAY_AUTH_MODE")
+            else:
+                monkeypatch.setenv("RAY_AUTH_MODE", mode)
+            use_token()
+            assert os.environ["RAY_AUTH_MODE"] == (mode or "token")
+            assert get_authentication_mode() == value
+            assert ("export RAY_AUTH_MODE=token" in token_remedy()) == (mode == "disabled")
+    finally:
+        monkeypatch.undo()
+        read_environment_again()
+
+
+@pytest.mark.parametrize(
+    ("given", "made_up"),
+    [
+        ({}, True),
+        ({"RAY_AUTH_MODE": "disabled"}, False),
+        ({"RAY_AUTH_TOKEN_PATH": "mine"}, False),  # a missing file is an error that Ray names
+    ],
+)
+def test_a_token_is_made_up_for_a_cluster_without_one(home, monkeypatch, given, made_up):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "to be undone")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    use_any_token()
+    assert ("RAY_AUTH_TOKEN" in os.environ) == made_up
+    assert list(home.iterdir()) == []
+
+
+def test_none_is_made_up_where_there_is_one(home):
+    _keep_token_secret()
+    use_any_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ

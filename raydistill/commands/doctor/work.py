@@ -10,10 +10,7 @@ from pathlib import Path
 from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.system.errors import UserError
 
-NO_RAY = (
-    "is the port the head's (6379)? Bring the cluster's token here (~/.ray/auth_token, mode 600), "
-    "and export RAY_AUTH_MODE=token"
-)
+NO_RAY = "is the port the head's (6379)? Bring the cluster's token here (~/.ray/auth_token, mode 600)"
 HINTS = {  # Words of errors, and what to do.
     r"no kernel image": "this torch has no kernels for this GPU; install one that is built for its compute capability",
     r"out of memory": "the GPU's memory is taken; nvidia-smi shows by whom",
