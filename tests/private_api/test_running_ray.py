@@ -38,8 +38,8 @@ def test_no_socket_is_longer_than_the_longest():
 
 def test_the_folders_of_a_trial(trial):
     assert staging_folder(trial).name == "driver_artifacts"
-    assert staging_folder(trial) in Path(trial.local_path).parents or "t" in staging_folder(trial).parts
-    assert folder_name(trial) == "trial-a"
+    assert "t" in staging_folder(trial).parts
+    assert folder_name(trial) == Path(trial.local_path).name
 
 
 def test_the_checkpoints_of_a_trial(trial):
