@@ -63,7 +63,7 @@ def go_on(place, digits):
     assert [(row.status, row.iterations) for row in index.rows] == [("TERMINATED", ITERATIONS)] * TRIALS
     filesystem, inside = open_place(place)
     for row in index.rows:
-        there = names(filesystem, f"{inside}/trial-{row['trial']}")
+        there = names(filesystem, f"{inside}/trial-{row.trial}")
         assert any(name.startswith("events.out") for name in there)  # its log came here too
         assert any(name.startswith("checkpoint_") for name in there)
         assert load(row.artifact).provenance["trial"] == row.trial

@@ -147,7 +147,7 @@ def test_a_trial_is_the_same_as_distill(finished, digits):
 def test_every_stopped_trial_kept_its_best_images(finished):
     _, result, folder = finished
     for row in result.trials:
-        found = list((folder / f"trial-{row['trial']}").glob(f"checkpoint_*/{BEST}"))
+        found = list((folder / f"trial-{row.trial}").glob(f"checkpoint_*/{BEST}"))
         assert found, row
         assert max(load(path).metrics["val_accuracy"] for path in found) == row.val_accuracy
 
@@ -155,7 +155,7 @@ def test_every_stopped_trial_kept_its_best_images(finished):
 def test_each_trial_has_a_tensorboard_log(finished):
     _, result, folder = finished
     for row in result.trials:
-        events = EventAccumulator(str(folder / f"trial-{row['trial']}"))
+        events = EventAccumulator(str(folder / f"trial-{row.trial}"))
         events.Reload()
         assert {"val_accuracy", "loss", "num_images"} <= set(events.Tags()["scalars"])
         assert "distilled images" in events.Tags()["images"]
@@ -174,14 +174,14 @@ def test_a_set_that_cannot_be_tested_stays_and_a_resume_tests_it(local_ray, digi
     written, kept = load(row.artifact), first.artifacts[row.trial]
     assert torch.equal(written.distilled.images, kept.distilled.images)
     assert written.metrics == kept.metrics
-    [checkpoint] = (tmp_path / "t" / f"trial-{row['trial']}").glob(f"checkpoint_*/{CHECKPOINT}")
+    [checkpoint] = (tmp_path / "t" / f"trial-{row.trial}").glob(f"checkpoint_*/{CHECKPOINT}")
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(b"torn")
     result = run_sweep(config, data=digits, resume=True)
     [untested] = result.front
     assert downloaded == [str(checkpoint.parent / BEST)]
     assert "damaged" in untested.test_error
-    assert f"trial {row['trial']} of the front is not tested: " in caplog.text
+    assert f"trial {row.trial} of the front is not tested: " in caplog.text
     assert load(untested.artifact).metrics["val_accuracy"] == row.val_accuracy
     assert result.to_json()["front"][0]["test_accuracy"] is None
     assert json.loads((tmp_path / "t" / "front.json").read_text())[0]["test_error"] == untested.test_error
