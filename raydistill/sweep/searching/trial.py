@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class DistillTrial(tune.Trainable):
             config: the searched settings of the trial.
             inputs: what all trials of the sweep share, from `tune.with_parameters`.
         """
-        self.inputs = inputs
+        self.inputs = replace(inputs, data={}, bank=None)  # The arrays go free where they are copied to a GPU.
         self.threads, self.gpus = inputs.threads, inputs.gpus
         self.device = inputs.begin_process(inputs.config_with({}).device)
         with enough_gpu_memory(self.gpus):
