@@ -27,7 +27,7 @@ def pretend(count: int = 1, total: int = 80 * GIB, kernels: bool = True) -> list
         if not count:
             raise RuntimeError(NO_DRIVER)
         properties = SimpleNamespace(total_memory=total, major=9, minor=0, name="pretended")
-        torch.cuda._get_device_properties = lambda index: properties
+        torch.cuda._get_device_properties = lambda index: properties  # type: ignore[attr-defined]
 
     def memory(index):
         if index >= count:
@@ -43,7 +43,7 @@ def pretend(count: int = 1, total: int = 80 * GIB, kernels: bool = True) -> list
     torch._C._cuda_getDeviceCount = lambda: count
     torch._C._cuda_getDevice = lambda: 0
     torch._C._cuda_setMemoryFraction = lambda share, index: caps.append((share, index))
-    torch._C._cudart.cudaMemGetInfo = memory
+    torch._C._cudart.cudaMemGetInfo = memory  # type: ignore[attr-defined]
     return caps
 
 

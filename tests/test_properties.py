@@ -16,6 +16,7 @@ from raydistill.config.overrides import with_overrides
 from raydistill.config.settings import validated
 from raydistill.sweep.searching.search_space import distribution
 from raydistill.sweep.stopping.ranking import Ranking, front_numbers
+from raydistill.system.errors import UserError
 from raydistill.system.storage import at_home, is_local, join, split
 
 PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
@@ -146,7 +147,7 @@ def test_a_distribution_holds_its_ends_and_is_written_as_it_was_read(written):
 @few
 @given(st.integers(1, 10), st.integers(1, 10), st.sampled_from(["int", "logint", "uniform", "loguniform"]))
 def test_ends_in_the_wrong_order_are_refused(low, more, kind):
-    with pytest.raises(ValueError, match="is above high"):
+    with pytest.raises(UserError, match="is above high"):
         validated(Distribution, {kind: [low + more, low]})
 
 

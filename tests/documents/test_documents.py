@@ -167,7 +167,7 @@ def test_a_set_with_its_own_initial_weights(clone):
     text, lazy = clone.filled(PYTHON[0].text), "net = torch.nn.Sequential"
     [old] = [line for line in text.splitlines() if line.startswith(lazy)]
     new = "net = LeNet(artifact.image_shape, len(artifact.class_names)); net.load_state_dict(artifact.weights)"
-    names = {"LeNet": LeNet}
+    names: dict[str, Any] = {"LeNet": LeNet}
     exec(text.replace(old, new), names)
     test = load_dataset(names["artifact"].config).test
     accuracy = (names["net"](test.images[:]).argmax(1) == test.labels).float().mean().item()

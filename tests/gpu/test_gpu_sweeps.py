@@ -86,7 +86,7 @@ def said(caplog):
     from rich.console import Console
 
     console = Console(record=True, width=400, force_terminal=False)
-    console.everything = lambda: console.export_text(clear=False) + "\n".join(caplog.messages)
+    console.everything = lambda: console.export_text(clear=False) + "\n".join(caplog.messages)  # type: ignore[attr-defined]
     return console
 
 

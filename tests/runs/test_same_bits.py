@@ -51,6 +51,11 @@ RUNS = {
     "mnist, fixed weights": SHORT | {"dataset": "mnist", "steps": 1, "iterations": 5, "eval_every": 5},
 }
 KNOWN: dict[str, dict[str, str]] = {  # by torch's version: images, labels, raw rates, and the accuracy of the test
+    "2.15.0": {
+        "digits, fixed weights": "bab5ed96e627cb17 7f786fa64f69d8cb 09ee1daaac0d7fc1 0.06499999761581421",
+        "digits, random weights": "2f7db057d15cc52d 3c673c869e45d489 459c078c57c22272 0.22499999403953552",
+        "mnist, fixed weights": "?",
+    }
 }
 
 

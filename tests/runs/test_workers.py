@@ -51,10 +51,9 @@ def test_two_workers_learn_what_one_learns(places, config, digits):
     with team(together, digits) as workers:
         run = Run(together, digits, workers=workers)
         images, labels = digits.train.images[:32], digits.train.labels[:32]
-        for other in (alone, run):
-            other.weights = torch.stack([other.distiller.initial_weights[0].sample(4, _stream())])
-        expected = alone.distiller._gradient(alone.weights, images, labels)
-        mine = [run.distiller._gradient(half, images, labels) for half in run.weights.chunk(2, 1)]
+        weights, same = (torch.stack([r.distiller.initial_weights[0].sample(4, _stream())]) for r in (alone, run))
+        expected = alone.distiller._gradient(weights, images, labels)
+        mine = [run.distiller._gradient(half, images, labels) for half in same.chunk(2, 1)]
         assert torch.allclose((mine[0] + mine[1]) / 2, expected, atol=1e-6)
         metrics = run.advance()
         assert metrics["loss"] == pytest.approx(alone.advance()["loss"], rel=1e-4)

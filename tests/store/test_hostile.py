@@ -326,9 +326,8 @@ def test_images(artifact, name):
 @pytest.mark.parametrize("column", ["name", "shape", "values"])
 def test_initial_weights(artifact, column):
     table = table_of(artifact, "weights.arrow")
-    for value in {"name": [None, "conv1.bias"], "shape": [None, [2**31 - 1] * 4, [-1], [0], []], "values": [None, []]}[
-        column
-    ]:
+    shapes = [None, [2**31 - 1] * 4, [-1], [0], []]
+    for value in {"name": [None, "conv1.bias"], "shape": shapes, "values": [None, []]}[column]:  # type: ignore[attr-defined]
         values = table[column].to_pylist()
         values[0] = value
         changed = table.set_column(table.column_names.index(column), column, pa.array(values, table[column].type))

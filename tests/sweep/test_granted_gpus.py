@@ -110,7 +110,7 @@ class Other:
 def test_waiting_for_a_free_gpu_has_a_limit(digits, tmp_path, monkeypatch):
     """As long as other sweeps have a part of each."""
     monkeypatch.setattr(memory_need, "LIMIT", 1.0)
-    others = [Other.remote() for _ in range(2)]
+    others = [Other.remote() for _ in range(2)]  # type: ignore[attr-defined]
     ray.get([other.ready.remote() for other in others])
     with pytest.raises(UserError, match=r"resources\.gpu=auto: .* within 0\.0166667 minutes \(is there a free place"):
         run_sweep(sweep_config(tmp_path, base=AUTO, resources={"gpu": "auto"}), data=digits)
