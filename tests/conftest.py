@@ -32,15 +32,18 @@ PROCESSES = (
 )  # that share the tests: for much of the time each waits for another program
 HOSTS = {"namespaces", "ray_hosts"}  # fixtures that make several hosts
 RAY = {"local_ray", "places", "two_gpus"}  # fixtures that start Ray on this machine
-if "PYTEST_XDIST_WORKER" in os.environ:
+SHARING = "PYTEST_XDIST_WORKER" in os.environ  # in one of several processes
+if SHARING:
     os.environ["OMP_NUM_THREADS"] = "1"  # processes with more threads than cores are many times slower
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, len(os.sched_getaffinity(0))))
+torch.set_num_threads(1 if SHARING else min(2, len(os.sched_getaffinity(0))))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share all tests among processes, unless somebody looks into them (-s, --pdb) or says how many (-n)."""
     options = config.option
+    if SHARING:  # this is one of the processes
+        return
     if getattr(options, "numprocesses", 0) is None and config.args_source is config.ArgsSource.TESTPATHS:
         alone = options.usepdb or options.capture == "no" or options.markexpr == "gpu"
         options.numprocesses = 0 if alone else PROCESSES
@@ -59,7 +62,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow, shared = item.get_closest_marker("slow"), fixtures & (RAY | HOSTS)
         group = "hosts" if fixtures & HOSTS else item.nodeid if slow and not shared else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if SHARING:
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
