@@ -40,7 +40,8 @@ torch.set_num_threads(1 if SHARING else min(2, len(os.sched_getaffinity(0))))
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share all tests among processes, unless somebody looks into them (-s, --pdb) or says how many (-n)."""
     options = config.option
-    if SHARING:  # this is one of the processes
+    if SHARING:  # what follows is for the process that starts them; only the command line has come from there
+        options.loadgroup = True
         return
     if getattr(options, "numprocesses", 0) is None and config.args_source is config.ArgsSource.TESTPATHS:
         alone = options.usepdb or options.capture == "no" or options.markexpr == "gpu"

@@ -91,7 +91,7 @@ def test_of_two_begun_together_one_is_refused(place, begin):
 @pytest.mark.parametrize("wakes", ["while the other runs", "when the other has ended"])
 def test_a_driver_that_was_suspended_past_its_lease_gives_way(place, begin, wakes):
     first = begin("sweep.yaml")
-    wait_for(lambda: running(place), 120)
+    wait_for(lambda: running(place), 300)
     first.send_signal(signal.SIGSTOP)
     second = begin("--resume", place)
     assert f"in use by process {first.pid} on " in (line := second.stdout.readline())
