@@ -1,7 +1,7 @@
 """What tests share: small real data, a small config, a Ray, where MNIST lies, and a home in which Ray asks nobody.
 
-Where pytest-xdist is installed, `pytest` without a file or folder runs the tests in several processes. The quick tests
-of a file stay in one process, as do those that share a Ray or hosts; each other slow test goes where there is room.
+Where pytest-xdist is installed, `pytest` without a file or folder runs the tests in several processes; the tests of a
+file stay in one.
 """
 
 import atexit
@@ -40,29 +40,26 @@ torch.set_num_threads(1 if SHARING else min(2, len(os.sched_getaffinity(0))))
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share all tests among processes, unless somebody looks into them (-s, --pdb) or says how many (-n)."""
     options = config.option
-    if SHARING:  # what follows is for the process that starts them; only the command line has come from there
-        options.loadgroup = True
+    if SHARING:  # this is one of the processes, which start no others
         return
     if getattr(options, "numprocesses", 0) is None and config.args_source is config.ArgsSource.TESTPATHS:
         alone = options.usepdb or options.capture == "no" or options.markexpr == "gpu"
         options.numprocesses = 0 if alone else PROCESSES
     if getattr(options, "numprocesses", 0) and options.dist == "no":
-        options.dist, options.loadscopereorder = "loadgroup", False
+        options.dist, options.loadscopereorder = "loadfile", False
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, and say which of them stay in one process; the slow ones come first."""
+    """Mark tests by the fixtures that they use; of several processes each takes the files with slow tests first."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for mark, names in (("cluster", HOSTS), ("ray", RAY | HOSTS), ("slow", RAY | HOSTS)):
             if fixtures & names:
                 item.add_marker(mark)
-        slow, shared = item.get_closest_marker("slow"), fixtures & (RAY | HOSTS)
-        group = "hosts" if fixtures & HOSTS else item.nodeid if slow and not shared else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
     if SHARING:
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
