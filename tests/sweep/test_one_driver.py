@@ -20,10 +20,10 @@ from raydistill.system.storage import join, open_place, read_file
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 COMMAND = """
-from raydistill.sweep.reporting import watch
+from raydistill.sweep.reporting import index_writer
 from raydistill.sweep.surviving import holder
-assert watch.EVERY
-watch.EVERY = 0.3
+assert index_writer.EVERY
+index_writer.EVERY = 0.3
 holder.HEARTBEAT, holder.LEASE = 1.0, 6.0
 from raydistill.cli import main
 main()
