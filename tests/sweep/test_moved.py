@@ -28,7 +28,9 @@ TRIALS, ITERATIONS = 3, 200
 @pytest.fixture
 def begun(local_ray, digits, monkeypatch):
     """Begins a sweep in a storage, and stops it in its first trial; returns its place."""
-    monkeypatch.setattr("raydistill.sweep.reporting.index_writer.EVERY", 0.3)  # seconds; else several trials would be through
+    monkeypatch.setattr(
+        "raydistill.sweep.reporting.index_writer.EVERY", 0.3
+    )  # seconds; else several trials would be through
     monkeypatch.setattr("raydistill.sweep.reporting.storage_writer.LOOK", 0.3)
 
     def begin(storage):
