@@ -44,6 +44,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         return
     if getattr(options, "numprocesses", 0) is None and config.args_source is config.ArgsSource.TESTPATHS:
         alone = options.usepdb or options.capture == "no" or options.markexpr == "gpu"
+        alone = alone or bool(getattr(options, "cov_source", None))  # pytest-cov has looked for -n already
         options.numprocesses = 0 if alone else PROCESSES
     if getattr(options, "numprocesses", 0) and options.dist == "no":
         options.dist, options.loadscopereorder = "loadfile", False
