@@ -44,7 +44,7 @@ def start_private_ray(**options: Any) -> None:
 def use_token() -> None:
     """Have Ray use its token in every call, unless the user has set RAY_AUTH_MODE.
 
-    Ray before 2.53 starts a cluster without one, and none uses its token with a cluster that RAY_ADDRESS names.
+    Ray 2.52 starts a cluster without one, and no Ray uses its token with a cluster that RAY_ADDRESS names.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     read_environment_again()

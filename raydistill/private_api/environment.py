@@ -12,7 +12,7 @@ def set_variables() -> None:
     CUDA_VISIBLE_DEVICES that its node has. RAY_AIR_NEW_OUTPUT=0 keeps Tune from printing tables of its own.
 
     Why: without the first every start of Ray warns; the second prints whatever `RunConfig(verbose=0)` says.
-    Tested: Ray 2.52 and 2.60 (the first is read since 2.53 and has no effect before).
+    Tested: Ray 2.52 and 2.60.
     """
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)

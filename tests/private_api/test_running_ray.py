@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import grpc
 import pytest
 import ray
 from ray import tune
@@ -9,7 +10,7 @@ from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
-from raydistill.private_api.ray import answers_as_ray, autoscaler_config, longest_socket, started_here
+from raydistill.private_api.ray import QUESTION, answers_as_ray, autoscaler_config, longest_socket, started_here
 from raydistill.private_api.tune_trials import folder_name, kept_checkpoints, last_error, staging_folder
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -27,6 +28,15 @@ def test_the_cluster():
     assert started_here()
     assert not autoscaler_config()
     assert answers_as_ray(ray.get_runtime_context().gcs_address, 15.0)
+
+
+def test_the_cluster_is_closed_to_those_without_its_token():
+    """Also with Ray 2.52, which asks for none by itself."""
+    with grpc.insecure_channel(ray.get_runtime_context().gcs_address) as channel:
+        for method in (QUESTION, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(method)(b"", timeout=15.0)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_no_socket_is_longer_than_the_longest():
