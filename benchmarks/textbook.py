@@ -82,7 +82,7 @@ class Textbook:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.module = NETWORKS[config.network]().to(device)
+        self.module = NETWORKS[config.network.name]().to(device)
         count = 10 * config.images_per_class
         self.labels = torch.arange(10, device=device).repeat_interleave(config.images_per_class)
         shape = (count, *data[0].shape[1:])

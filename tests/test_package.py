@@ -15,7 +15,11 @@ WITH_EXAMPLES = [file for file in sorted(ROOT.glob("raydistill/**/*.py")) if ">>
 
 def test_a_wheel_holds_the_package_its_types_and_its_sources_in_c():
     files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    assert {"raydistill/__init__.py", "raydistill/py.typed", "raydistill/kernels/conv_relu_pool.c"} < files
+    assert {
+        "raydistill/__init__.py",
+        "raydistill/py.typed",
+        "raydistill/kernels/conv_relu_pool/conv_relu_pool.c",
+    } < files
     assert {file.partition("/")[0] for file in files} == {"raydistill"}
 
 

@@ -231,7 +231,7 @@ def test_the_method_needs_no_ray_and_loads_no_torchvision():
     script = """
 import sys
 sys.modules["ray"] = sys.modules["optuna"] = sys.modules["torchvision"] = None
-import raydistill, raydistill.method, raydistill.data, raydistill.networks, raydistill.evaluate
+import raydistill, raydistill.method, raydistill.data, raydistill.networks, raydistill.evaluation.accuracy
 from raydistill import DistillConfig, DistilledSet, distill, evaluate, load, save
 assert callable(evaluate) and callable(distill), evaluate
 """

@@ -25,6 +25,6 @@ def test_each_named_file_exists(document):
 
 
 def test_the_map_names_each_folder():
-    drawn = re.findall(r"^ +([a-z_]+)/ ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    drawn = re.findall(r"^ *([a-z_]+)/ ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
     folders = [file.parent.name for file in (ROOT / "raydistill").rglob("__init__.py")]
     assert sorted(drawn) == sorted(set(folders) - {"raydistill", "doctor"})

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import validated
 from raydistill.kernels.codegen import function_of
 from raydistill.kernels.passes import eliminate_dead_code, simplified
 from raydistill.kernels.trace import trace
@@ -49,7 +50,11 @@ def views(x, w):
 
 def step(name):
     network = build_network(
-        DistillConfig(network=name, **({"width": 4, "depth": 1} if name == "convnet" else {})), (1, 8, 8), 3
+        validated(
+            DistillConfig, {"network": {"name": name, **({"width": 4, "depth": 1} if name == "convnet" else {})}}
+        ),
+        (1, 8, 8),
+        3,
     )
     weights = draw(1, 1, network.num_weights) / 10
     return functools.partial(inner_step, network), (weights, draw(1, 3, 1, 8, 8), draw(1, 3, 3).softmax(-1), draw(1))

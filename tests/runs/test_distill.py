@@ -139,7 +139,15 @@ def test_a_checkpoint_holds_no_code(small, digits, tmp_path):
         load_checkpoint(tmp_path)
 
 
-def test_no_library_call_installs_a_signal_handler(small, digits, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C; a shell's background processes ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_no_library_call_installs_a_signal_handler(interruptible, small, digits, tmp_path):
     """Ctrl-C in the middle is Python's own KeyboardInterrupt, and the last checkpoint stays."""
 
     class Interrupted(Watcher):
