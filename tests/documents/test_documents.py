@@ -102,7 +102,7 @@ def typed(block: Block) -> list[list[str]]:
 
 ALL = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in ALL if block.kind == "python"]
-SHELL = [block for block in ALL if block.kind != "python"]
+SHELL = [block for block in ALL if block.kind not in ("python", "text")]
 SAID = {page.name: spans(page) for page in PAGES}
 SENTENCES = [text for said in SAID.values() for text in said if text[0] != "-" and len(text.split()) > 2]
 

@@ -11,6 +11,7 @@ PLACES = (
     "",
     "raydistill",
     "raydistill/kernels",
+    "raydistill/kernels/conv_relu_pool",
     "raydistill/networks",
     "raydistill/sweep/surviving",
     "benchmarks",
