@@ -79,11 +79,12 @@ def collect(
         places: what a trial occupied.
         check: is called before anything is written; raises where the sweep is another driver's.
     """
-    kept = {str((result.metrics or {}).get("trial_id")): result for result in results}
+    # A trial that failed in a reused process may have the metrics of the trial before it, and no checkpoint.
+    kept = {str((result.metrics or {}).get("trial_id")): result for result in results if result.checkpoint is not None}
     validated = [
         replace(row, error=str(kept[row.trial].error or ""))
         for row in rows
-        if row.val_accuracy is not None and row.artifact is not None
+        if row.trial in kept and row.val_accuracy is not None
     ]
     validated.sort(key=lambda row: -(row.val_accuracy or 0.0))
     front, artifacts = tested_front(non_dominated(validated, config.objectives), folder, kept, inputs, places, check)
