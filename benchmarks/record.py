@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -54,7 +55,8 @@ def keep_table(name: str, title: str, script: str, lines: list[str], device: tor
     """Writes a table as DATE-NAME-DEVICE.md into the folder `out`, with the command that made it."""
     where = device_name() if device.type == "cuda" else processor()
     today = datetime.date.today().isoformat()
-    path = Path(out) / f"{today}-{name}-{'-'.join(where.replace(',', '').lower().split())}.md"
+    device_words = re.sub(r"[^a-z0-9.]+", "-", where.lower()).strip("-")
+    path = Path(out) / f"{today}-{name}-{device_words}.md"
     head = f"# {title}\n\n    {shlex.join(['python', f'benchmarks/{script}', *sys.argv[1:]])}\n"
     versions = f"torch {torch.__version__}, numpy {np.__version__}, commit {commit()}"
     path.parent.mkdir(parents=True, exist_ok=True)
