@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from ray._raylet import AuthenticationMode, get_authentication_mode
+from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 
 from raydistill.cluster.connect import token_remedy
 from raydistill.cluster.private_ray import (
