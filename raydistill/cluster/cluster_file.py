@@ -62,7 +62,7 @@ def _complaints_of_ray(config: dict[str, Any]) -> Iterator[str]:
     """Yield what does not follow Ray's schema, before and after Ray fills in its defaults."""
     import jsonschema
 
-    defaults = {"cluster_synced_files": [], "max_workers": 2}  # without which Ray refuses every file
+    defaults = {"cluster_synced_files": [], "max_workers": 2}  # Ray refuses every file without it.
     try:
         check_cluster_schema(defaults | config)
         for remote, local in config.get("file_mounts", {}).items():
@@ -120,7 +120,7 @@ def _machine(node: dict[str, Any], place: str) -> Iterator[str]:
     for name, example in (("InstanceType", "g6.xlarge"), ("ImageId", "ami-..., or resolve:ssm:...")):
         if not node.get(name):
             yield f"{place}.{name}: name one, as {example}"
-    own = {"SubnetIds"}  # a field of Ray's own, from which it takes one for each machine
+    own = {"SubnetIds"}  # Ray takes one for each machine from its own field.
     given = {name: value for name, value in node.items() if name not in own} | {"MinCount": 1, "MaxCount": 1}
     validator, request = _run_instances()
     for line in validator.validate(given, request).generate_report().splitlines():

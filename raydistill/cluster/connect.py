@@ -14,8 +14,8 @@ from raydistill.private_api.ray import answers_as_ray, bootstrap_address, cluste
 from raydistill.system.errors import UserError
 from raydistill.system.output import in_a_line
 
-CONNECTION_SECONDS = 5.0  # to wait for a connection
-ANSWER_SECONDS = 15.0  # to wait for an answer of Ray, once the connection is made
+CONNECTION_SECONDS = 5.0  # Seconds to wait for a connection.
+ANSWER_SECONDS = 15.0  # Seconds to wait for Ray's answer on a connection.
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def cluster_address() -> str | None:
     if not _users_cluster():
         return None
     address = os.environ.get("RAY_ADDRESS", "")
-    return address if "://" in address else bootstrap_address()  # of Ray's client or its dashboard
+    return address if "://" in address else bootstrap_address()  # The port is that of Ray's client or its dashboard.
 
 
 def source() -> str:
@@ -115,8 +115,8 @@ def _refused(address: str) -> str:
         socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()
     except (OSError, ValueError) as error:
         return str(error)
-    client = address.startswith("ray://")  # which has another service
-    encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")  # which cannot be asked without keys
+    client = address.startswith("ray://")  # Another service has this port.
+    encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")  # It cannot be asked without keys.
     answers = client or encrypted or answers_as_ray(f"{host}:{port}", ANSWER_SECONDS)
     return "" if answers else "what listens there is no Ray"
 
@@ -136,7 +136,7 @@ def _check_resources(need: Resources, workers: int) -> None:
         return
     for name, wanted in (("CPU", need.cpu), ("GPU", need.gpu)):
         there = nodes[0].get(name, 0)
-        if wanted == "auto":  # some share of one
+        if wanted == "auto":  # It is a share of one.
             wanted = 1 / 1024
         if wanted * workers > there:
             each = f" for each of {workers} workers" if workers > 1 else ""

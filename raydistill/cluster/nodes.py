@@ -9,8 +9,8 @@ import ray
 from raydistill.private_api.ray import autoscaler_config, started_here
 from raydistill.system.plain_yaml import parse_yaml
 
-Kind = tuple[dict[str, float], int]  # a node's resources, and how many of it there may be
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
+Kind = tuple[dict[str, float], int]  # A node's resources, and how many such nodes there may be.
+BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # The file that `ray up` leaves on the head.
 
 
 def nodes_there() -> list[dict[str, float]]:

@@ -21,7 +21,7 @@ from raydistill.private_api.ray import (
 from raydistill.system.errors import UserError
 from raydistill.system.storage import home
 
-LONGEST_SOCKET = 107  # bytes that the system allows in the path of a socket
+LONGEST_SOCKET = 107  # Bytes that the system allows in the path of a socket.
 
 
 def start_private_ray(**options: Any) -> None:
@@ -101,9 +101,9 @@ def _keep_token_secret() -> None:
     if auth_mode() != "token":
         return
     if file is None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # which processes of this user alone can read
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Only processes of this user can read it.
         return
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # with that, a missing file is an error that Ray names
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # In this mode Ray reports a missing file.
         _make_token(file)
     if file.exists() and readable_by_others(file):
         file.chmod(0o600)
@@ -114,13 +114,13 @@ def _make_token(file: Path) -> None:
     if file.exists() and file.stat().st_size:
         return
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=file.parent)  # mode 600
+    handle, draft = tempfile.mkstemp(dir=file.parent)  # The file gets mode 600.
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32))
-        if file.exists():  # empty, so of no use to anybody
+        if file.exists():  # An empty token is of no use to anybody.
             file.unlink()
-        with suppress(FileExistsError):  # another sweep was quicker
+        with suppress(FileExistsError):  # Another sweep made it first.
             os.link(draft, file)
     finally:
         os.unlink(draft)

@@ -9,11 +9,11 @@ from pydantic_core import ErrorDetails
 
 from raydistill.config.sections import NO_CHOICE, choice_in, either, models_in, names_in, names_of, path_of, short_form
 
-MOST_SHOWN = 200  # letters of a wrong value
-MOST_COMPLAINTS = 5  # in one line
-MOST_GUESSES = 3  # names that may have been meant
-MOST_COMPARED = 60  # letters of a wrong name that are compared with known names
-ALIKE = 0.65  # from 0 to 1: names this similar may have been meant
+MOST_SHOWN = 200  # The most letters of a wrong value that are shown.
+MOST_COMPLAINTS = 5  # The most complaints in one line.
+MOST_GUESSES = 3  # The most names that may have been meant.
+MOST_COMPARED = 60  # The most letters of a wrong name that are compared.
+ALIKE = 0.65  # Names with this similarity, from 0 to 1, may have been meant.
 
 
 def complaints(model: type[BaseModel], errors: Sequence[ErrorDetails]) -> list[str]:

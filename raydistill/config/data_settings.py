@@ -46,7 +46,7 @@ class Data(Settings):
     @field_validator("background")
     @classmethod
     def _background_is_a_colour(cls, colour: str) -> str:
-        from PIL import ImageColor  # only where one is named
+        from PIL import ImageColor  # Most settings name no colour, so Pillow is imported here.
 
         try:
             ImageColor.getrgb(colour)

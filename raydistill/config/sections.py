@@ -10,7 +10,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-NO_CHOICE = "no_choice"  # the type of the error where a section is none of those that its field allows
+NO_CHOICE = "no_choice"  # The type of the error for a section that its field does not allow.
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from raydistill.system.errors import UserError
 from raydistill.system.plain_yaml import YAMLError, parse_yaml
 from raydistill.system.storage import at_home
 
-MOST_SEED = 2**32 - 1  # of scikit-learn's and Optuna's generators; the others take any
+MOST_SEED = 2**32 - 1  # The largest seed of scikit-learn's and Optuna's generators.
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from raydistill.config.sweep_config import SweepConfig
 from raydistill.system.errors import UserError
 from raydistill.system.storage import at_home, exists, is_local, join, read_json, split
 
-SWEEP_FILE = "sweep.json"  # in a sweep's folder: its settings
+SWEEP_FILE = "sweep.json"  # The file of a sweep's settings, in its folder.
 
 
 def sweep_values(source: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def numbered(
     if names is not None and kinds <= {"i", "u"}:
         _check_range(parts, len(names), where)
     if "U" in kinds:
-        names = None  # they are names already
+        names = None  # The labels are names already.
 
     def name(value: Any) -> str:
         return text(str(value if names is None else names[value]))

@@ -79,7 +79,7 @@ def self_attention(
     """Return attention over positions x [L, B, W], also keys and values; torch's own has one derivative only."""
     length, batch, _ = x.shape
     projected = F.linear(x, in_weight, in_bias).view(length, batch, 3, heads, width // heads)
-    q, k, v = projected.permute(2, 1, 3, 0, 4).unbind(0)  # each [B, heads, L, W / heads]
+    q, k, v = projected.permute(2, 1, 3, 0, 4).unbind(0)  # Each is [B, heads, L, W / heads].
     attention = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, -1)
     mixed = (attention @ v).permute(2, 0, 1, 3).reshape(length, batch, width)
     return F.linear(mixed, out_weight, out_bias), None

@@ -73,7 +73,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
     """
     try:
         return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except ValueError:  # none of the choices
+    except ValueError:  # The value is none of the choices.
         return False
 
 

@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 from raydistill.method import DistilledSet
 from raydistill.system.output import in_a_line
 
-PICTURE_EVERY = 10  # validations from the first picture to the second; later ones get rarer, as each has some 100 KB
+PICTURE_EVERY = 10  # Validations from the first picture to the second; each takes 100 KB, so later ones are rarer.
 
 logger = logging.getLogger("raydistill")
 
@@ -76,7 +76,7 @@ class TensorBoard:
                 any_letters,
                 image_grid,
                 step_sizes,
-            )  # here, as matplotlib takes long to import
+            )  # matplotlib takes long to import.
 
             images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
             rates = distilled.learning_rates.detach().cpu()
@@ -97,7 +97,7 @@ class TensorBoard:
         """Log what fails within it, once for each error, and let the run continue."""
         try:
             yield
-        except Exception as error:  # of any kind, as nothing depends on the log
+        except Exception as error:  # No error may end the run, as nothing depends on the log.
             ends, known = isinstance(error, OSError), self.trouble
             self.trouble = f"TensorBoard's log {'ends' if ends else 'has gaps'}: {in_a_line(error)}"
             if ends:

@@ -15,7 +15,7 @@ from raydistill.store.bank import Bank
 from raydistill.system.errors import UserError
 from raydistill.system.storage import exists, join, read_json
 
-DATA_FILE = "data.json"  # in a sweep's folder: what identifies its real data
+DATA_FILE = "data.json"  # The file in a sweep's folder that identifies its real data.
 
 
 def data_known(folder: str, data: Dataset, allow_other_data: bool) -> dict[str, Any]:

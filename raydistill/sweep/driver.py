@@ -103,7 +103,7 @@ def _run_trials(
         callbacks: of Tune, beside those that every sweep has.
     """
     trainable = trainable_with(places, inputs)
-    lease.check()  # as measuring the places may have taken minutes
+    lease.check()  # Measuring may have taken minutes.
     watch = Watch(config, folder, lease, stop)
     index = watch.index
     with watch.running(), failures_judged(config.budget.failures), tune_state_amended(lease):
@@ -112,7 +112,7 @@ def _run_trials(
         try:
             results = tuner.fit()
         finally:
-            lease.check()  # if it is lost, that is the reason for whatever error Tune raised
+            lease.check()  # A lost lease is the reason for any error that Tune raised.
         index.say("testing")
         result = collect(config, folder, index.current_rows(), results, inputs, places, lease.check)
         index.say("testing", result.front)

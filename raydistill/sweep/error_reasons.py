@@ -3,7 +3,7 @@
 import re
 
 STORE = "the storage"
-REASONS = (  # for each: words in the error; the part that failed; what happened and what would help
+REASONS = (  # Each has words of the error, the part that failed, and what happened with what would help.
     (
         r"raydistill\.system\.errors\.UserError: (?P<said>.+)",
         "",
@@ -32,7 +32,7 @@ REASONS = (  # for each: words in the error; the part that failed; what happened
         "cannot be reached or refuses: {line}",
     ),
     (
-        r"Errno (?:5|13|30|107|116)\]",  # input/output, permission, read-only, not connected, stale handle
+        r"Errno (?:5|13|30|107|116)\]",  # Input/output, permission, read-only, not connected, stale handle.
         STORE,
         "cannot be read or written: {line}",
     ),

@@ -19,7 +19,7 @@ from raydistill.system.storage import open_place
 
 def trainable_with(places: Resources, inputs: TrialInputs) -> Any:
     """Return the trial class with its resources, and with its inputs, which go once into the object store."""
-    bundles = [places.bundle()] * inputs.base.get("workers", 1)  # one for each worker
+    bundles = [places.bundle()] * inputs.base.get("workers", 1)  # There is one for each worker.
     return tune.with_resources(tune.with_parameters(DistillTrial, inputs=inputs), tune.PlacementGroupFactory(bundles))
 
 
@@ -43,9 +43,11 @@ def fresh_tuner(config: SweepConfig, trainable: Any) -> tune.Tuner:
             name=config.name,
             storage_path=inside,
             storage_filesystem=filesystem,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),  # trials ask for the others
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_at_end=True
+            ),  # Trials ask for other checkpoints themselves.
             failure_config=tune.FailureConfig(max_failures=config.budget.failures),
-            sync_config=tune.SyncConfig(sync_artifacts=True),  # for the trials' TensorBoard logs
+            sync_config=tune.SyncConfig(sync_artifacts=True),  # It uploads the trials' TensorBoard logs.
             verbose=0,
         ),
     )

@@ -20,7 +20,7 @@ from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 
 INDEX = "index.parquet"
-META = b"raydistill"  # key of the schema's metadata that holds `About` as JSON
+META = b"raydistill"  # The key of the schema's metadata that contains `About` as JSON.
 
 # The columns beside the searched settings.
 COLUMNS = {
@@ -38,7 +38,7 @@ COLUMNS = {
     "time": pa.timestamp("ms", tz="UTC"),
 }
 State = Literal["running", "stopping", "testing", "done", "stopped", "failed"]
-ENDED = ("testing", "done", "stopped", "failed")  # no trial runs any more
+ENDED = ("testing", "done", "stopped", "failed")  # States in which no trial runs any more.
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ class Rows:
 
     def __init__(self, place: str, iterations: int) -> None:
         self.place, self.iterations = anywhere(place), iterations
-        self.finished: set[str] = set()  # trials that Tune reported as finished
-        self.front: dict[str, str] = {}  # trial -> artifact
+        self.finished: set[str] = set()  # Trials that Tune reported as finished.
+        self.front: dict[str, str] = {}  # The artifact of each trial.
         self._done: dict[str, TrialRow] = {}
 
     def finish(self, trials: list[Any]) -> None:
@@ -88,7 +88,7 @@ def searched_settings(metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the searched settings of a trial's best set; of a population those of its best member."""
     config: dict[str, Any] = metrics["config"]
     members, best = metrics.get("members", [{}]), metrics.get("best_member", 0)
-    member = members[best] if best < len(members) else {}  # one that diverged reports no members
+    member = members[best] if best < len(members) else {}  # A trial that diverged reports no members.
     return {name: member.get(name, value) for name, value in config.items()}
 
 

@@ -14,9 +14,9 @@ from raydistill.sweep.reporting.sweep_tensorboard import SweepTensorBoard
 from raydistill.sweep.surviving.lease import Lease
 from raydistill.sweep.trial_row import TrialRow
 
-EVERY = 4.0  # seconds at least from one writing of the index to the next while results come in
-LONGEST = 60.0  # seconds at most, however long a writing takes, as the first one after a resume of thousands of trials
-SHARE = 0.03  # the part of the driver's time that writing may take
+EVERY = 4.0  # The least seconds between two writings of the index while results come in.
+LONGEST = 60.0  # The most seconds between two, even if a writing takes long (the first after a resume may).
+SHARE = 0.03  # The share of the driver's time that writing may take.
 
 logger = logging.getLogger("raydistill")
 
@@ -26,7 +26,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.changed = True
-        self.next = 0.0  # on the clock of time.monotonic
+        self.next = 0.0  # Seconds on the clock of time.monotonic.
 
     @property
     def due(self) -> bool:
@@ -57,7 +57,7 @@ class IndexWriter:
         self.state: State = "running"
         self.rows = Rows(place, config.budget.iterations)
         self.schema = index_schema(config)
-        self.search: Any = None  # the OptunaSearch, if the sweep has begun
+        self.search: Any = None  # The OptunaSearch, once the sweep has begun.
         self.journal = Journal(config.name)
         self.curves: SweepTensorBoard | None = None
         self.pace = Pace()
@@ -86,7 +86,7 @@ class IndexWriter:
         begin = time.monotonic()
         try:
             self._write()
-        except Exception as error:  # any kind: hours of other people's work depend on this process
+        except Exception as error:  # No error of a writing may end hours of other people's work.
             if not self.failed:
                 logger.warning("%s cannot be written; the sweep continues: %r", INDEX, error)
             self.failed = True

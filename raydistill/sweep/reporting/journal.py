@@ -51,10 +51,12 @@ class Journal:
         self.name = name
         self.lines = _Lines()
         self.writer: JournalWriter | None = None  # It exists from the first trial on.
-        self.seen = 0  # how many of the study's trials were looked at
-        self.trials_seen = 0  # how many of Ray's trials were looked at
-        self.names: dict[int, str] = {}  # number in the study -> Ray's trial, for those not yet written
-        self.open: dict[int, tuple[int, int]] = {}  # number -> its id in the journal (-1: none), values written
+        self.seen = 0  # How many of the study's trials were looked at.
+        self.trials_seen = 0  # How many of Ray's trials were looked at.
+        self.names: dict[int, str] = {}  # Ray's trial by its number in the study, until it is written.
+        self.open: dict[
+            int, tuple[int, int]
+        ] = {}  # By number the id in the journal (-1 for none) and the values written.
 
     def update(self, study: optuna.Study, trials: dict[str, optuna.Trial]) -> bytes:
         """Return the lines that the journal lacks of the study.
@@ -78,7 +80,7 @@ class Journal:
         """Write what is new of a trial that was not finished at the last call."""
         identity, reported = self.open[trial.number]
         if identity < 0:
-            if trial.state == TrialState.WAITING:  # a known good point that was not suggested yet
+            if trial.state == TrialState.WAITING:  # A known good point that was not suggested yet.
                 return
             attributes = trial.user_attrs | {"trial": self.names.pop(trial.number, "of a population")}
             self.open[trial.number] = writer.add_trial(trial, attributes), len(trial.intermediate_values)

@@ -21,7 +21,7 @@ from raydistill.system.shell import resuming, typed
 from raydistill.system.storage import at_home, join, open_place, replace_file
 
 ALIVE = ("running", "stopping", "testing")
-POLL = 1.0  # seconds between two looks at the index
+POLL = 1.0  # Seconds between two looks at the index.
 
 
 @dataclass(frozen=True)

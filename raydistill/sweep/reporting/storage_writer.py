@@ -15,9 +15,9 @@ import pyarrow.fs
 
 from raydistill.system.storage import open_place, replace_file
 
-STOP = "stop-request"  # a file of this name in the sweep's folder asks the driver to end the sweep
-LOOK = 3.0  # seconds between two looks for that file
-REST = 5.0  # the thread rests this many times as long as its last writing took, to spare a slow store
+STOP = "stop-request"  # A file of this name in the sweep's folder asks the driver to stop.
+LOOK = 3.0  # Seconds between two looks for that file.
+REST = 5.0  # The thread rests so many times as long as its last writing took, to spare a slow store.
 
 logger = logging.getLogger("raydistill")
 
@@ -37,13 +37,13 @@ class StorageWriter:
         self.place, self.allowed = place, allowed
         self.filesystem, self.folder = open_place(place)
         self.stop_asked = False
-        self._whole: dict[str, bytes] = {}  # files that wait to be written
-        self._growing: dict[str, tuple[bytearray, int]] = {}  # the content of a file, and how much of it is written
+        self._whole: dict[str, bytes] = {}  # Files that wait to be written.
+        self._growing: dict[str, tuple[bytearray, int]] = {}  # The content of a file, and how much of it is written.
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
         self._away = False
-        self._taken()  # a request from a time without a driver
+        self._taken()  # A request from before this driver does not count.
         self._thread = threading.Thread(target=self._work, name="storage-writer", daemon=True)
         self._thread.start()
 
@@ -101,7 +101,7 @@ class StorageWriter:
                 logger.warning("%s: cannot be written to at the moment; the sweep continues: %s", self.place, error)
             self._away = True
             with self._lock:
-                self._whole = whole | self._whole  # newer ones win
+                self._whole = whole | self._whole  # Newer contents replace older ones.
 
     def _add(self, name: str, content: bytes, written: int) -> None:
         file = f"{self.folder}/{name}"
@@ -113,7 +113,7 @@ class StorageWriter:
             else:
                 replace_file(self.filesystem, file, content)
         except OSError:
-            self._set_written(name, 0)  # a part of it may be written: the next try writes the whole
+            self._set_written(name, 0)  # A part may be written, so the next try writes the whole.
             raise
         self._set_written(name, len(content))
 
@@ -124,7 +124,7 @@ class StorageWriter:
     def _taken(self) -> bool:
         """Return whether there was a request to stop, and delete it."""
         file = f"{self.folder}/{STOP}"
-        with suppress(OSError):  # the store cannot be reached, which the next writing will report
+        with suppress(OSError):  # The next writing reports that the store cannot be reached.
             if self.allowed() and self.filesystem.get_file_info(file).type == pa.fs.FileType.File:
                 self.filesystem.delete_file(file)
                 return True

@@ -17,7 +17,7 @@ from raydistill.system.output import aside, say
 from raydistill.system.shell import command, resuming, typed
 from raydistill.system.storage import is_local, join
 
-LEADERS = 10  # rows of the leaderboard at most
+LEADERS = 10  # The most rows of the leaderboard.
 
 
 def print_summary(result: SweepResult, console: Console) -> None:

@@ -42,7 +42,7 @@ class Watch(Callback):
         self.stop = SweepStop(lambda: self.index.storage.stop_asked, signalled)
         self.storage_failures = StorageFailures(place)
         self.begun = False
-        self.logged: set[str] = set()  # troubles with trials' logs that were reported
+        self.logged: set[str] = set()  # Troubles with trials' logs that were reported.
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the driver if its lease is lost; the first step also begins the index."""
@@ -119,7 +119,7 @@ class Watch(Callback):
     def running(self) -> Iterator[None]:
         """Listen to signals within it, and write afterwards how the sweep ended."""
         end: State = "failed"
-        with quiet_loggers():  # to the end: Tune's own writing may continue to fail for a while
+        with quiet_loggers():  # They stay quiet to the end, as Tune's own writing may continue to fail.
             try:
                 with self.stop.listening():
                     yield

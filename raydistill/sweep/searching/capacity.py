@@ -13,10 +13,10 @@ from raydistill.system.errors import UserError
 from raydistill.system.gpu_memory import GIB, LEAST
 from raydistill.system.storage import exists, join, read_json, write_json
 
-RESERVE = 1.1  # a trial gets this much times its measured memory
-MOST_ON_A_GPU = 2  # trials that auto puts on one: processes take turns there, so that more would not learn faster
-MOST_WITH_MPS = 8  # with it they compute at the same time: eight learn twice as fast as one (docs/performance.md)
-PLACES = "resources.json"  # in a sweep's folder: the resources of a trial that auto measured
+RESERVE = 1.1  # A trial gets its measured memory times this factor.
+MOST_ON_A_GPU = 2  # Trials that auto puts on one GPU: processes take turns there, so more would not learn faster.
+MOST_WITH_MPS = 8  # With MPS they compute at once: eight learn twice as fast as one (docs/performance.md).
+PLACES = "resources.json"  # The file in a sweep's folder with the resources that auto measured.
 
 
 def fitted(
@@ -62,7 +62,7 @@ def _measured_places(config: SweepConfig, inputs: TrialInputs, say: Callable[[st
         places = places.model_copy(update={"gpu": gpu_share(need)})
     if places.memory is None:
         places = places.model_copy(update={"memory": RESERVE * need.memory / GIB})
-    nodes, kinds = nodes_there(), nodes_to_come()  # again, as the cluster may have started some for the measurement
+    nodes, kinds = nodes_there(), nodes_to_come()  # The cluster may have started nodes for the measurement.
     every = [*nodes, *(kind for kind, _ in kinds)]
     if all(room(node, Resources(cpu=0.001, memory=places.memory)) == 0 for node in every):
         largest = max((node.get("memory", 0) for node in every), default=0)

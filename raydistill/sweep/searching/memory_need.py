@@ -21,8 +21,8 @@ from raydistill.sweep.searching.trial_inputs import TrialInputs
 from raydistill.system.errors import Diverged, UserError
 from raydistill.system.gpu_memory import enough_gpu_memory, peak_gpu_memory
 
-ITERATIONS = WARM_UP + 2  # on a GPU the last two replay a captured graph
-LIMIT = 1800.0  # seconds for each of the largest trials; a cluster may have to start a machine meanwhile
+ITERATIONS = WARM_UP + 2  # On a GPU the last two replay a captured graph.
+LIMIT = 1800.0  # Seconds for each of the largest trials, in which a cluster may have to start a machine.
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,10 @@ def peak(point: dict[str, Any], inputs: TrialInputs) -> Need:
     """
     config = inputs.config_with(point, workers=1, iterations=ITERATIONS, eval_every=ITERATIONS)
     device = inputs.begin_process(config.device)
-    with enough_gpu_memory(inputs.gpus), suppress(Diverged):  # with these rates it may, after it took its memory
+    with (
+        enough_gpu_memory(inputs.gpus),
+        suppress(Diverged),
+    ):  # It may diverge with these rates, but only after it took its memory.
         data = inputs.load_data().to(device)
         run = Run(config, data, inputs.load_bank(), device=device)
         few = replace(data, val=data.val.first(TEST_IMAGES), test=data.test.first(TEST_IMAGES))

@@ -20,8 +20,8 @@ from raydistill.system.errors import Diverged
 from raydistill.system.gpu_memory import enough_gpu_memory
 
 BEST = f"best{SUFFIX}"
-LOG_TROUBLE = "log_trouble"  # in a result: why the trial's log in TensorBoard has gaps, which the driver reports
-CHECKPOINT_SHARE = 0.02  # the part of a trial's time that may go into checkpoints
+LOG_TROUBLE = "log_trouble"  # The field of a result that says why the trial's TensorBoard log has gaps.
+CHECKPOINT_SHARE = 0.02  # The share of a trial's time that may go into checkpoints.
 
 
 class DistillTrial(tune.Trainable):
@@ -52,14 +52,14 @@ class DistillTrial(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
-        self.__dict__.pop("run", None)  # frees its memory before the next run takes its own
+        self.__dict__.pop("run", None)  # Its memory is free before the next run takes its own.
         settings = self.inputs.config_with(config)
         workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
         with enough_gpu_memory(self.gpus):
             self.run = Run(settings, self.data, self.bank, workers, self.device)
         self.searched = config
-        self.ended = self.saved = 0.0  # when the last step ended, and when the last checkpoint was written
-        self.saving, self.cost = False, 0.0  # whether a checkpoint was asked for, and the seconds the last one took
+        self.ended = self.saved = 0.0  # The ends of the last step and of the last checkpoint.
+        self.saving, self.cost = False, 0.0  # Whether one was asked for, and the seconds of the last one.
 
     def step(self) -> dict[str, Any]:
         """Iterate up to the next validation, and ask for a checkpoint if it is time for one.
@@ -78,7 +78,7 @@ class DistillTrial(tune.Trainable):
         return result | {SHOULD_CHECKPOINT: self.saving}
 
     def _advance(self) -> dict[str, Any]:
-        if self.run.done:  # restored from the last checkpoint of a trial that had ended
+        if self.run.done:  # It was restored from the last checkpoint of a trial that had ended.
             return self._result({}) | {"done": True}
         if self.board is None:
             data = self.data

@@ -48,7 +48,7 @@ def _numbers(rows: Costs) -> NDArray[np.int64]:
     """
     numbers = np.empty(len(rows), dtype=np.int64)
     if rows.shape[1] <= 2:
-        least: list[float] = []  # the least second cost in each front so far, which grows from front to front
+        least: list[float] = []  # The least second cost in each front so far; it grows from front to front.
         for i, second in enumerate(rows[:, 1].tolist() if rows.shape[1] == 2 else [0.0] * len(rows)):
             numbers[i] = number = bisect_right(least, second)
             least[number : number + 1] = [second]
@@ -56,7 +56,7 @@ def _numbers(rows: Costs) -> NDArray[np.int64]:
     left, number = np.arange(len(rows)), 0
     while left.size:
         candidates, beaten = left, []
-        while candidates.size:  # the first is in the front, those it beats are not
+        while candidates.size:  # The first is in the front, and those that it beats are not.
             numbers[candidates[0]] = number
             worse = (rows[candidates] >= rows[candidates[0]]).all(1)
             beaten.append(candidates[worse][1:])
@@ -83,8 +83,8 @@ class Front:
         """Return whether a result of this front beats `x` [D], in O(log N) for two objectives, else O(N)."""
         if self.columns is None:
             return bool(((self.costs <= x).all(1) & (self.costs < x).any(1)).any())
-        firsts, seconds = self.columns  # the first costs ascend, the second descend
-        last = bisect_right(firsts, x[0]) - 1  # the best in the second objective among those as good in the first
+        firsts, seconds = self.columns  # The first costs ascend, the second ones descend.
+        last = bisect_right(firsts, x[0]) - 1  # The best in the second objective among those as good in the first.
         return last >= 0 and bool(seconds[last] <= x[1]) and bool(seconds[last] < x[1] or firsts[last] < x[0])
 
     @cached_property
@@ -102,8 +102,8 @@ class Front:
             return 0
         reach = np.minimum.accumulate(
             _distances(points, x)
-        )  # distance to the nearest of the first, of the first two ...
-        sooner = reach[:-1] >= gaps[1:]  # x is farther from those before than the next one is
+        )  # Distance to the nearest of the first, of the first two, and so on.
+        sooner = reach[:-1] >= gaps[1:]  # Whether x is farther from those before than the next one is.
         return int(before[sooner.argmax() + 1 if sooner.any() else -1])
 
 
@@ -124,7 +124,7 @@ def _net_of_two(points: Costs) -> tuple[list[int], list[float]]:
     The nearest results on such a front are its neighbours on it, so that each choice splits a gap.
     """
     order, gaps = [0], [math.inf]
-    farthest: list[tuple[float, int, int, int]] = []  # of each gap: minus the distance, the result, the gap's two ends
+    farthest: list[tuple[float, int, int, int]] = []  # Each gap has minus its distance, its result, and its two ends.
 
     def split(left: int, right: int) -> None:
         """Enter the farthest result between two that are chosen."""
@@ -163,7 +163,7 @@ class Ranking:
         numbers = _numbers(rows)
         order = np.argsort(numbers, kind="stable")
         self._rows, self._repeats = rows[order], np.bincount(where, minlength=len(rows))[order]
-        self._cuts = [0, *np.cumsum(np.bincount(numbers)).tolist()]  # where each front begins in the rows
+        self._cuts = [0, *np.cumsum(np.bincount(numbers)).tolist()]  # The first row of each front.
         self._before = np.concatenate([[0], np.cumsum(self._repeats)])
         self._fronts: dict[int, Front] = {}
 
@@ -180,7 +180,7 @@ class Ranking:
         Both are exact for one of the results. Another is placed among them as they are ordered without it: its front is
         exact, its place too unless x beats results of that front, which would leave it, or extends the front.
         """
-        fronts = len(self._cuts) - 1  # x is beaten by a result of each front before its own
+        fronts = len(self._cuts) - 1  # A result of each earlier front beats x.
         number = bisect_left(range(fronts), True, key=lambda i: not self._front(i).beats(x))
         inside = self._front(number).place(x) if number < fronts else 0
         return number, int(self._before[self._cuts[number]]) + inside

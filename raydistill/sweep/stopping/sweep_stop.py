@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE = {"request": 60.0, "signal": 10.0}  # seconds that a stop waits for the steps under way, by who asked for it
+PATIENCE = {"request": 60.0, "signal": 10.0}  # Seconds that a stop waits for running steps.
 
 logger = logging.getLogger("raydistill")
 
@@ -30,8 +30,8 @@ class SweepStop:
         self.possible = False
         self.begun = False
         self.ended = False
-        self.waiting: set[str] = set()  # trials whose checkpoint it waits for
-        self.deadline = 0.0  # on the clock of time.monotonic
+        self.waiting: set[str] = set()  # Trials whose checkpoint it waits for.
+        self.deadline = 0.0  # Seconds on the clock of time.monotonic.
 
     @property
     def under_way(self) -> bool:
@@ -57,7 +57,7 @@ class SweepStop:
         if not self.under_way or (time.monotonic() < self.deadline and self.waiting & running(trials)):
             return False
         self.ended = True
-        signal.raise_signal(signal.SIGUSR1)  # on which Tune saves its state and ends
+        signal.raise_signal(signal.SIGUSR1)  # Tune saves its state and ends on this signal.
         return True
 
     @contextmanager

@@ -13,7 +13,7 @@ import pyarrow.fs
 from raydistill.private_api.tune_trials import STATE_FILES, kept_checkpoints
 from raydistill.system.storage import names, open_place
 
-AT_ONCE = 16  # requests to an object store
+AT_ONCE = 16  # Requests to an object store at a time.
 
 
 def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
@@ -34,7 +34,7 @@ def tidy(folder: str, trials: Iterable[Any], front: Iterable[str]) -> None:
             old += [path for path in kept_checkpoints(trial) if path != trial.checkpoint.path]
 
     def delete(path: str, how: Callable[[str], None] = filesystem.delete_dir) -> None:
-        with suppress(OSError):  # it is gone already, or the storage fails: nothing depends on it
+        with suppress(OSError):  # It is gone already, or the storage fails, and nothing depends on it.
             how(path)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

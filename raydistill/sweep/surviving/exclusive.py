@@ -14,7 +14,7 @@ import pyarrow.fs
 
 from raydistill.system.storage import exists, join, open_place, replace_file
 
-Make = Callable[[str, bytes], bool]  # name, content -> whether it was not there before
+Make = Callable[[str, bytes], bool]  # It takes a name and a content, and returns whether the file is new.
 PROBE = "probe"
 
 
@@ -34,7 +34,7 @@ def exclusive_maker(folder: str) -> tuple[Make, str]:
             why = "its server takes no conditional writes"
         except ImportError:
             why = "boto3 is missing (uv run --extra aws ..., or pip install 'boto3>=1.36')"
-        except Exception as error:  # of boto3 or what it uses: pyarrow may write where boto3 cannot
+        except Exception as error:  # pyarrow may write where boto3 or its parts cannot.
             why = f"boto3 cannot write there: {' '.join(str(error).split())[:200]}"
     return lambda name, data: _make_perhaps(join(folder, name), data), why
 
@@ -61,7 +61,7 @@ def s3_client(address: str) -> tuple[Any, str, str]:
 
 def takes_conditions(client: Any, bucket: str, key: str) -> bool:
     """Return whether a server obeys the condition on a write: some servers of the S3 protocol ignore it."""
-    name = f"{key}/{PROBE}-{secrets.token_hex(8)}"  # this call's own: several sweeps may begin at once
+    name = f"{key}/{PROBE}-{secrets.token_hex(8)}"  # The name is this call's own, as several sweeps may begin at once.
     try:
         return put_new(client, bucket, name, b"") and not put_new(client, bucket, name, b"")
     finally:
@@ -93,7 +93,7 @@ def _make_local(file: Path, data: bytes) -> bool:
         with open(file, "xb") as stream:
             try:
                 stream.write(data)
-            except OSError:  # no space
+            except OSError:  # There is no space.
                 file.unlink()
                 raise
     except FileExistsError:

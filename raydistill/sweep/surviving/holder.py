@@ -19,8 +19,8 @@ from raydistill.system.lock import signature
 from raydistill.system.storage import join, names, open_place, read_file
 
 FOLDER = "driver"
-HEARTBEAT = 5.0  # seconds between two renewals
-LEASE = 30.0  # seconds for which a renewal holds; others wait a heartbeat longer
+HEARTBEAT = 5.0  # Seconds between two renewals.
+LEASE = 30.0  # Seconds for which a renewal is valid; others wait a heartbeat longer.
 
 State = Literal["alive", "stopped", "dead", "unknown"]
 
@@ -87,7 +87,7 @@ def newest(filesystem: pa.fs.FileSystem, folder: str) -> tuple[int, Holder]:
     number = max((int(name) for name in names(filesystem, folder) if name.isdecimal()), default=0)
     if not number:
         return 0, Holder("nobody", ended=True)
-    with suppress(FileNotFoundError):  # deleted by the holder of a higher one
+    with suppress(FileNotFoundError):  # The holder of a higher one deleted it.
         return number, Holder.read(read_file(filesystem, f"{folder}/{file_name(number)}"))
     return number, Holder()
 
@@ -128,7 +128,7 @@ def state_of(pid: int, start: str) -> State:
         os.kill(pid, 0)
     except ProcessLookupError:
         return "dead"
-    except OSError:  # another user's
+    except OSError:  # It is another user's process.
         pass
     letter, begun = _stat(pid)
     if letter in ("Z", "X") or (start and begun and start != begun):
@@ -142,6 +142,6 @@ def _stat(pid: int) -> tuple[str, str]:
     The letter is Z for a process that has ended and whose parent has not asked for its exit code.
     """
     with suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold spaces
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # A name may contain spaces.
         return fields[0], fields[19]
     return "", ""

@@ -22,7 +22,7 @@ from raydistill.system.lock import make_folder, take_away
 from raydistill.system.shell import resuming, stopping, typed
 from raydistill.system.storage import join, names, open_place, replace_file
 
-POLL = 0.5  # seconds between two looks while waiting for a lease to lapse
+POLL = 0.5  # Seconds between two looks while waiting for a lease to expire.
 
 
 class Lease:
@@ -38,10 +38,12 @@ class Lease:
         self.folder = f"{self.sweep}/{FOLDER}"
         self.me = Holder.this_process()
         self.number = 0
-        self.lost = ""  # why the lease is lost; empty while it is not
-        self.idle = now()  # when this process last ran for certain
-        self.renewed = self.tried = self.idle  # when the last renewal that succeeded began, and the last one ended
-        self._made: list[Path] = []  # folders that were missing, and are deleted with a sweep that never began
+        self.lost = ""  # Why the lease is lost; empty while it is not.
+        self.idle = now()  # When this process last ran for certain.
+        self.renewed = self.tried = (
+            self.idle
+        )  # The begin of the last renewal that succeeded, and the end of the last one.
+        self._made: list[Path] = []  # Folders that were missing; they are deleted if the sweep never begins.
         self._trying = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -110,7 +112,7 @@ class Lease:
         self.tried = self.idle = self.renewed
         if isinstance(self.filesystem, pa.fs.LocalFileSystem):
             self._made = make_folder(Path(self.folder)) or self._made
-        with suppress(FileNotFoundError):  # the folder was just deleted by a driver that ended
+        with suppress(FileNotFoundError):  # A driver that ended just deleted the folder.
             make(file_name(self.number + 1), self.me.to_bytes())
 
     def _beat(self) -> None:
@@ -136,10 +138,10 @@ class Lease:
             elif holder.token == self.me.token:
                 self.me = replace(self.me, beat=time.time())
                 replace_file(self.filesystem, f"{self.folder}/{file_name(number)}", self.me.to_bytes())
-                self.renewed = self.tried = begin  # which is long ago where the process was suspended in between
+                self.renewed = self.tried = begin  # It is long ago where the process was suspended in between.
             else:
                 self.lost = f"was taken over by {holder.name}" if number else "was moved or deleted"
-        except OSError:  # what writes the index to the storage warns of it
+        except OSError:  # The writer of the index warns of it.
             self.tried = now()
         finally:
             self.idle = now()

@@ -38,7 +38,7 @@ class Judge:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.own: dict[str, int] = {}
-        self.losses: dict[str, tuple[int, int]] = {}  # for each trial the steps it had done, and losses since
+        self.losses: dict[str, tuple[int, int]] = {}  # The steps that each trial had done, and its losses since.
 
     def again(self, trial_id: str, steps: int, error: Exception) -> bool:
         """Count a failure; return whether the trial is retried.
@@ -54,7 +54,7 @@ class Judge:
             self.losses[trial_id] = (max(steps, before), count)
             return count < LOSSES
         if _raised(error, UserError):
-            return False  # it would be raised again
+            return False  # A retry would raise it again.
         self.own[trial_id] = self.own.get(trial_id, 0) + 1
         return self.own[trial_id] <= self.failures
 

@@ -4,7 +4,7 @@ from raydistill.sweep.error_reasons import explain, is_of_storage
 from raydistill.system.errors import UserError
 from raydistill.system.shell import resuming, typed
 
-STORAGE_FAILURES = 4  # in a row, after which a sweep is given up: every other trial would fail as well
+STORAGE_FAILURES = 4  # Failures in a row after which a sweep ends, because every other trial would fail, too.
 
 
 class StorageFailures:

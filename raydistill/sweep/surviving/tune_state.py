@@ -31,8 +31,8 @@ from raydistill.system.errors import UserError
 from raydistill.system.storage import exists, join, names, open_place, read_file, replace_file
 
 STATE = "state.zip"
-LOOK = 1.0  # seconds between two looks for a new state
-AWAY = 120.0  # seconds until the next try when the storage failed: the driver waits for each, maybe for half a minute
+LOOK = 1.0  # Seconds between two looks for a new state.
+AWAY = 120.0  # Seconds until the next try after a failure of the storage; the driver waits for each try.
 
 
 class Bookkeeper(Callback):
@@ -48,8 +48,8 @@ class Bookkeeper(Callback):
     def __init__(self, folder: str, lease: Lease) -> None:
         self.folder, self.lease = folder, lease
         self.repaired = False
-        self.copied = 0  # when the state that was copied last was written, in nanoseconds since 1970
-        self.due = 0.0  # when to look for a new state
+        self.copied = 0  # The time of the state that was copied last, in nanoseconds since 1970.
+        self.due = 0.0  # When to look for a new state.
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Copy the state before Tune decides anything: its files are whole now, as the same thread writes them."""
