@@ -43,9 +43,8 @@ def fresh_tuner(config: SweepConfig, trainable: Any) -> tune.Tuner:
             name=config.name,
             storage_path=inside,
             storage_filesystem=filesystem,
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=2, checkpoint_at_end=True
-            ),  # Trials ask for other checkpoints themselves.
+            # Trials ask for other checkpoints themselves.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=True),
             failure_config=tune.FailureConfig(max_failures=config.budget.failures),
             sync_config=tune.SyncConfig(sync_artifacts=True),  # It uploads the trials' TensorBoard logs.
             verbose=0,

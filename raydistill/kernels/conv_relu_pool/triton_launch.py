@@ -28,9 +28,8 @@ class _Layout:
         self.outputs = z[-1 if outputs_last else -3]
         self.broad, self.size = broad, tall * broad
         self.cells, self.pixels = batch * self.size, batch * self.height * self.width
-        self.strides = (
-            (1, self.outputs) if outputs_last else (self.size, 1)
-        )  # Strides from output to output, and from cell to cell.
+        # Strides from output to output, and from cell to cell.
+        self.strides = (1, self.outputs) if outputs_last else (self.size, 1)
         self.z_group = self.cells * self.outputs
         self.constants = {"C": self.channels, "PAD": padding}
 

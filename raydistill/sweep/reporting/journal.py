@@ -54,9 +54,8 @@ class Journal:
         self.seen = 0  # How many of the study's trials were looked at.
         self.trials_seen = 0  # How many of Ray's trials were looked at.
         self.names: dict[int, str] = {}  # Ray's trial by its number in the study, until it is written.
-        self.open: dict[
-            int, tuple[int, int]
-        ] = {}  # By number the id in the journal (-1 for none) and the values written.
+        # By number the id in the journal (-1 for none) and the values written.
+        self.open: dict[int, tuple[int, int]] = {}
 
     def update(self, study: optuna.Study, trials: dict[str, optuna.Trial]) -> bytes:
         """Return the lines that the journal lacks of the study.

@@ -47,7 +47,7 @@ class SweepTensorBoard:
         """
         if self.writer is None:
             return {}
-        writer, self.writer = self.writer, None  # it comes back if nothing fails
+        writer, self.writer = self.writer, None  # It is put back if nothing fails.
         with aside(CURVES):
             files = self._add(rows, writer)
             self.writer = writer

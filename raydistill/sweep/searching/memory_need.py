@@ -109,10 +109,8 @@ def peak(point: dict[str, Any], inputs: TrialInputs) -> Need:
     """
     config = inputs.config_with(point, workers=1, iterations=ITERATIONS, eval_every=ITERATIONS)
     device = inputs.begin_process(config.device)
-    with (
-        enough_gpu_memory(inputs.gpus),
-        suppress(Diverged),
-    ):  # It may diverge with these rates, but only after it took its memory.
+    # With these rates the run may diverge, but only after it took its memory.
+    with enough_gpu_memory(inputs.gpus), suppress(Diverged):
         data = inputs.load_data().to(device)
         run = Run(config, data, inputs.load_bank(), device=device)
         few = replace(data, val=data.val.first(TEST_IMAGES), test=data.test.first(TEST_IMAGES))

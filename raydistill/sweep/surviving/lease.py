@@ -40,9 +40,8 @@ class Lease:
         self.number = 0
         self.lost = ""  # Why the lease is lost; empty while it is not.
         self.idle = now()  # When this process last ran for certain.
-        self.renewed = self.tried = (
-            self.idle
-        )  # The begin of the last renewal that succeeded, and the end of the last one.
+        # The begin of the last renewal that succeeded, and the end of the last one.
+        self.renewed = self.tried = self.idle
         self._made: list[Path] = []  # Folders that were missing; they are deleted if the sweep never begins.
         self._trying = threading.Lock()
         self._over = threading.Event()
