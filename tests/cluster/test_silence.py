@@ -76,7 +76,7 @@ def test_an_address_where_nobody_is(monkeypatch, tmp_path, address):
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-OpenSSH_9.6\r\n"])
 def test_an_address_where_somebody_else_is(monkeypatch, answer):
-    monkeypatch.setattr("raydistill.cluster.connect.SPEAKS", 3.0)
+    monkeypatch.setattr("raydistill.cluster.connect.ANSWER_SECONDS", 3.0)
     with listening(answer) as address:
         monkeypatch.setenv("RAY_ADDRESS", address)
         assert refused().startswith(f"RAY_ADDRESS={address}: nobody answers (what listens there is no Ray); ")
