@@ -37,3 +37,14 @@ def test_other_threads_hear_no_signals():
     thread.start()
     thread.join()
     assert answers == [(False, before)]
+
+
+def test_a_handler_that_a_library_installed_meanwhile_is_replaced():
+    """Ray does so when it starts."""
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals() as stop:
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        assert not stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+    assert signal.getsignal(signal.SIGTERM) == before
