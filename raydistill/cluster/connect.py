@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +38,18 @@ def ray_running(need: Resources, workers: int = 1) -> Iterator[None]:
             ray.shutdown()
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which `ray.init` replaces: a library leaves signals to the program."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@handlers_kept()
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS or of `ray start`, else start one of our own, on loopback and without dashboard.
 
@@ -115,7 +129,7 @@ def _refused(address: str) -> str:
         socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()
     except (OSError, ValueError) as error:
         return str(error)
-    client = address.startswith("ray://")  # Another service has this port.
+    client = address.startswith("ray://")  # The port of Ray's client has another service.
     encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")  # It cannot be asked without keys.
     answers = client or encrypted or answers_as_ray(f"{host}:{port}", ANSWER_SECONDS)
     return "" if answers else "what listens there is no Ray"

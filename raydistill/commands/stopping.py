@@ -27,19 +27,12 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     def stop() -> bool:
         nonlocal called
         called = True
-        listen()
         return asked
-
-    def listen() -> None:
-        for number in before:
-            if signal.getsignal(number) is not ask:  # Ray installs a handler of its own when it starts.
-                signal.signal(number, ask)
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    listen()
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -39,11 +39,18 @@ def test_other_threads_hear_no_signals():
     assert answers == [(False, before)]
 
 
-def test_a_handler_that_a_library_installed_meanwhile_is_replaced():
-    """Ray does so when it starts."""
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_ray_that_starts_meanwhile_takes_no_signal():
+    """`ray.init` has a handler of its own for SIGTERM."""
+    import ray
+
+    from raydistill.cluster.connect import ray_running
+    from raydistill.config.sweep_sections import Resources
+
+    assert not ray.is_initialized()
     before = signal.getsignal(signal.SIGTERM)
-    with stop_on_signals() as stop:
-        signal.signal(signal.SIGTERM, lambda number, frame: None)
+    with stop_on_signals() as stop, ray_running(Resources()):
         assert not stop()
         signal.raise_signal(signal.SIGTERM)
         assert stop()
