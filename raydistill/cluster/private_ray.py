@@ -103,7 +103,7 @@ def _keep_token_secret() -> None:
     if file is None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Only processes of this user can read it.
         return
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # In this mode Ray reports a missing file.
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # With it set, Ray itself reports a missing file.
         _make_token(file)
     if file.exists() and readable_by_others(file):
         file.chmod(0o600)
@@ -118,7 +118,7 @@ def _make_token(file: Path) -> None:
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32))
-        if file.exists():  # An empty token is of no use to anybody.
+        if file.exists():  # It is empty, so of no use to anybody.
             file.unlink()
         with suppress(FileExistsError):  # Another sweep made it first.
             os.link(draft, file)

@@ -80,7 +80,7 @@ def _put(place: dict[str, Any], name: str, value: Any, models: list[type[BaseMod
         return
     inner = place.get(section)
     if inner is not None and not isinstance(inner, Mapping) and short is None:
-        place[name] = value  # A name beside a value that is no section is kept, and `Settings` refuses it.
+        place[name] = value  # A name beside a value that is no section is left for `Settings` to judge.
         return
     if not isinstance(inner, Mapping):
         inner = {} if short is None or section not in place else {short.key: inner}
