@@ -83,7 +83,7 @@ def _put(place: dict[str, Any], name: str, value: Any, models: list[type[BaseMod
         place[name] = value  # A name beside a value that is no section is left for `Settings` to judge.
         return
     if not isinstance(inner, Mapping):
-        inner = {} if short is None or section not in place else {short.key: inner}
+        inner = {} if short is None or section not in place else short.in_full(inner)
     place[section] = inner = dict(inner)
     within = [model for field in fields for model in models_in(field)]
     for key in here:

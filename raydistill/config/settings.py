@@ -31,7 +31,7 @@ class Settings(BaseModel):
     def _put_dotted_names_into_sections(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        dotted = {name: value for name, value in values.items() if cls._section_of(name) is not None}
+        dotted = {name: value for name, value in values.items() if cls._is_dotted(name)}
         result = {name: value for name, value in values.items() if name not in dotted}
         for name, value in dotted.items():
             section, _, rest = name.partition(".")
@@ -39,11 +39,11 @@ class Settings(BaseModel):
         return result
 
     @classmethod
-    def _section_of(cls, name: Any) -> str | None:
-        """Return the section that a dotted name begins with; None for other names."""
+    def _is_dotted(cls, name: Any) -> bool:
+        """Return whether a name begins with a section and a dot."""
         section, dot, _ = name.partition(".") if isinstance(name, str) else ("", "", "")
         field = cls.model_fields.get(section) if dot else None
-        return section if field is not None and models_in(field) else None
+        return field is not None and bool(models_in(field))
 
     @classmethod
     def _in_full(cls, section: str, value: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Settings(BaseModel):
         if isinstance(value, Mapping):
             return dict(value)
         short = short_form(cls.model_fields[section])
-        return {} if short is None else {short.key: value}
+        return {} if short is None else dict(short.in_full(value))
 
     def changed(self, values: Mapping[str, Any], where: str = "") -> Self:
         """Return these settings with other values for some, by their dotted names.

@@ -1,6 +1,6 @@
 """Every setting of a sweep: the YAML file that `raydistill sweep` reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any, Literal
 
@@ -83,16 +83,17 @@ class SweepConfig(Settings):
             if {name, full_name(DistillConfig, name)} & given.keys():
                 raise UserError(f"search.{name}: is in base as well; leave it in one of them")
         self.trial_config({})
+        # A searched setting must be in all sections that the search may choose.
+        choices = [name for name in self.search if len(models_in(path_of(DistillConfig, name)[-1][0])) > 1]
         for name, distribution in self.search.items():
-            for chosen, value in product(self._choices(), distribution.ends):
+            for chosen, value in product(self.combinations(choices), distribution.ends):
                 self._validated({"iterations": 1}, chosen | {name: value}, f"search.{name}: ")
         self._check_gpus()
         for point in self.known_good:
             self.full_point(point)
 
-    def _choices(self) -> list[dict[str, Any]]:
-        """Return all ways to choose among sections in the search; a searched setting must be in all that may come."""
-        names = [name for name in self.search if len(models_in(path_of(DistillConfig, name)[-1][0])) > 1]
+    def combinations(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return all combinations of the ends, or choices, of some searched settings."""
         return [dict(zip(names, values, strict=True)) for values in product(*(self.search[n].ends for n in names))]
 
     def _check_gpus(self) -> None:

@@ -60,8 +60,6 @@ def check_trials(config: SweepConfig, data: Dataset, bank: Bank | None) -> None:
     Raises:
         UserError: one does not fit the real data or the bank.
     """
-    points: list[dict[str, Any]] = [{}]
-    for name in [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]:
-        points = [p | {name: value} for p in points for value in config.search[name].ends]
-    for point in points:
+    deciding = [name for name in config.search if is_marked(DistillConfig, name, DecidesFit)]
+    for point in config.combinations(deciding):
         check_problem(config.trial_config(point), data, bank)

@@ -40,9 +40,8 @@ class DistillTrial(tune.Trainable):
             inputs: what all trials of the sweep share, from `tune.with_parameters`.
         """
         self.inputs = replace(inputs, data={}, bank=None)  # The arrays go free where they are copied to a GPU.
-        self.threads, self.gpus = inputs.threads, inputs.gpus
         self.device = inputs.begin_process(inputs.config_with({}).device)
-        with enough_gpu_memory(self.gpus):
+        with enough_gpu_memory(self.inputs.gpus):
             self.data = inputs.load_data().to(self.device)
             bank = inputs.load_bank()
             self.bank = bank.to(self.device) if bank is not None else None
@@ -54,8 +53,8 @@ class DistillTrial(tune.Trainable):
         self.cleanup()
         self.__dict__.pop("run", None)  # Its memory is free before the next run takes its own.
         settings = self.inputs.config_with(config)
-        workers = self.others.enter_context(team(settings, self.data, self.bank, self.threads, self.gpus))
-        with enough_gpu_memory(self.gpus):
+        workers = self.others.enter_context(team(settings, self.data, self.bank, self.inputs.threads, self.inputs.gpus))
+        with enough_gpu_memory(self.inputs.gpus):
             self.run = Run(settings, self.data, self.bank, workers, self.device)
         self.searched = config
         self.ended = self.saved = 0.0  # The ends of the last step and of the last checkpoint.
@@ -71,7 +70,7 @@ class DistillTrial(tune.Trainable):
         begin = time.perf_counter()
         if self.saving:
             self.saved, self.cost = begin, begin - self.ended
-        with enough_gpu_memory(self.gpus):
+        with enough_gpu_memory(self.inputs.gpus):
             result = self._advance()
         self.ended = time.perf_counter()
         self.saving = self.ended - self.saved >= self.cost / CHECKPOINT_SHARE
@@ -104,13 +103,13 @@ class DistillTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the run's whole state and the artifact of its best set."""
-        with enough_gpu_memory(self.gpus):
+        with enough_gpu_memory(self.inputs.gpus):
             save_checkpoint(self.run.state_dict(), Path(checkpoint_dir))
             save(self.run.artifact(trial=self.trial_id, searched=self.searched), Path(checkpoint_dir) / BEST)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Continue from a checkpoint folder; on the CPU the results are bit-identical."""
-        with enough_gpu_memory(self.gpus):
+        with enough_gpu_memory(self.inputs.gpus):
             self.run.load_state_dict(load_checkpoint(checkpoint))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
