@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from raydistill.config.pretrain_config import PretrainConfig
     from raydistill.config.sweep_config import SweepConfig
     from raydistill.evaluation.accuracy import evaluate
+    from raydistill.evaluation.comparison import compare
     from raydistill.method import DistilledSet
-    from raydistill.runs.comparison import compare
     from raydistill.runs.distillation import distill
     from raydistill.runs.pretraining import pretrain
     from raydistill.store.artifact import Artifact, load, save
@@ -47,7 +47,7 @@ _HOMES = {
     "PretrainConfig": "config.pretrain_config",
     "SweepConfig": "config.sweep_config",
     "UserError": "system.errors",
-    "compare": "runs.comparison",
+    "compare": "evaluation.comparison",
     "distill": "runs.distillation",
     "evaluate": "evaluation.accuracy",
     "load": "store.artifact",

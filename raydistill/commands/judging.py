@@ -91,7 +91,7 @@ def baselines(
     """Test images that nobody learned (random, optimized, clustered, averaged), beside a distilled set's."""
     with one_line_errors(debug):
         begin = time.perf_counter()
-        from raydistill.runs.comparison import compare, read_source
+        from raydistill.evaluation.comparison import compare, read_source
 
         wanted = read_source(source, overrides or [])
         from raydistill.commands.tables import baselines_table

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from raydistill.runs.comparison import Comparison
+from raydistill.evaluation.comparison import Comparison
 
 
 def baselines_table(comparison: Comparison) -> Table:

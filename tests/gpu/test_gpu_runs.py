@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from raydistill import evaluate, load
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.evaluation.comparison import compare
 from raydistill.method.rng import named_generator
-from raydistill.runs.comparison import compare
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import BankTrainer, pretrain
 from raydistill.store.bank import load_bank

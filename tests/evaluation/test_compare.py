@@ -7,7 +7,7 @@ from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
 from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
-from raydistill.runs.comparison import read_source
+from raydistill.evaluation.comparison import read_source
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import pretrain
 from raydistill.store.artifact import save
