@@ -8,7 +8,7 @@ for bit.
 
 from datetime import timedelta
 from socket import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -17,12 +17,21 @@ from torch._C._distributed_c10d import TCPStore
 
 from raydistill.system.errors import Lost, UserError
 
-if TYPE_CHECKING:
-    from raydistill.method.distiller import Distiller
-
 LONGEST_PAUSE = timedelta(hours=6)  # A follower waits so long for a command: the leader may validate.
 LONGEST_STEP = timedelta(minutes=30)  # The leader waits so long for the others: a GPU may have a long queue.
 MEETING = timedelta(minutes=5)  # All workers must join in this time.
+
+
+class Learner(Protocol):
+    """What a follower's process does on command: a Distiller."""
+
+    def step(self) -> Tensor:
+        """Take a step."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        ...
 
 
 class Workers:
@@ -85,7 +94,7 @@ class Workers:
         except (RuntimeError, dist.DistError) as error:
             raise self._lost(error) from error
 
-    def follow(self, distiller: "Distiller") -> None:
+    def follow(self, distiller: Learner) -> None:
         """Execute the leader's commands, until the end or until it is lost."""
         what = torch.empty(1, dtype=torch.int64)
         while True:
