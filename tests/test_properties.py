@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -76,14 +76,18 @@ def typed(value):
 
 
 def replaced(values, names, value):
-    """What is meant by an override: all stays but one value, and what stands in the way of its path."""
+    """What is meant by an override: all stays but one value; a name inside a value that is no section stays whole."""
     name, *rest = names
-    inside = values.get(name)
-    return {**values, name: replaced(inside if isinstance(inside, dict) else {}, rest, value) if rest else value}
+    inside = values.get(name, {})
+    inside = {} if inside is None else inside
+    if rest and not isinstance(inside, dict):
+        return {**values, ".".join(names): value}
+    return {**values, name: replaced(inside, rest, value) if rest else value}
 
 
 @few
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.lists(KEYS, min_size=1, max_size=3), VALUES)
+@example({"a": []}, ["a", "b"], None)
 def test_an_override_sets_one_value_and_leaves_the_others(values, names, value):
     before = repr(values)
     assert with_overrides(values, [f"{'.'.join(names)}={typed(value)}"]) == replaced(values, names, value)
