@@ -23,6 +23,7 @@ from raydistill.config.marks import DecidesFit, SameForAllTrials
 from raydistill.config.network_settings import NetworkSettings
 from raydistill.config.sections import ShortForm
 from raydistill.config.settings import Seed
+from raydistill.config.solver_settings import RidgeSettings, Solver, UnrollSettings
 
 
 class DistillConfig(DataSettings, NetworkSettings):
@@ -63,6 +64,10 @@ class DistillConfig(DataSettings, NetworkSettings):
     section as {size: 4, spread: 2.0}."""
 
     # -- how it is learned ---------------------------------------------------------------------------------------
+    solver: Annotated[Solver, DecidesFit()] = UnrollSettings()
+    """How networks are trained on the set while it is learned. unroll: by steps * epochs gradient steps, better for
+    LeNet. ridge: only the last layer, in closed form, better for a ConvNet. Or a section: {name: ridge, margin: true}.
+    """
     iterations: Annotated[int, Field(ge=1), SameForAllTrials()] = 10000
     """Outer updates."""
     outer_lr: float = Field(0.02, gt=0)
@@ -110,9 +115,24 @@ class DistillConfig(DataSettings, NetworkSettings):
             raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
         if not self.pretrained and self.objective.name != "classify":
             raise ValueError(f"objective={self.objective.name} needs weights=fixed_pretrained or random_pretrained")
+        if isinstance(self.solver, RidgeSettings):
+            self._check_ridge(self.solver)
         if self.images.per_step and self.images_per_class > 1:
             raise ValueError("images.per_step stands in place of images_per_class: set only one of them")
         return self
+
+    def _check_ridge(self, solver: RidgeSettings) -> None:
+        if self.objective.name == "attack":
+            raise ValueError("objective=attack: solver=ridge cannot serve it; use solver=unroll")
+        if self.train_nets > solver.pool.size:
+            raise ValueError(f"train_nets={self.train_nets}: is more than solver.pool.size={solver.pool.size}")
+        if solver.margin and self.labels.learned == "fixed":
+            raise ValueError("solver.margin: is for learned labels; set labels=free or labels=softmax")
+        for name, value in (("epochs", self.epochs), ("inner_lr", self.inner_lr)):
+            if value != type(self).model_fields[name].default:
+                raise ValueError(f"{name}={value}: is for solver=unroll; ridge takes no gradient steps on the set")
+        if self.outer.rate_lr is not None:
+            raise ValueError(f"outer.rate_lr={self.outer.rate_lr}: is for solver=unroll; ridge learns no step sizes")
 
     @property
     def pretrained(self) -> bool:
@@ -144,10 +164,16 @@ class DistillConfig(DataSettings, NetworkSettings):
     def compiles(self) -> bool:
         """Whether torch's compiler is used on a GPU; a step gains 0.4 ms (AlexCifarNet) to 4.5 (ConvNet) on an H200."""
         if self.compile == "auto":
-            return self.network.name != "lenet" and self.iterations * self.grad_steps >= 100_000
+            unrolled = self.solver.name == "unroll"
+            return unrolled and self.network.name != "lenet" and self.iterations * self.grad_steps >= 100_000
         return self.compile
 
     @property
+    def passes(self) -> int:
+        """Passes of the learned schedule over the minibatches, E; ridge learns none."""
+        return self.epochs if self.solver.name == "unroll" else 0
+
+    @property
     def grad_steps(self) -> int:
-        """Gradient steps that training on the set takes."""
-        return self.steps * self.epochs
+        """Gradient steps of the learned schedule."""
+        return self.steps * self.passes

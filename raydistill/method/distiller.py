@@ -20,7 +20,7 @@ from raydistill.method.labels import LabelForm
 from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.population import members
 from raydistill.method.rng import named_generator
-from raydistill.method.unroll import hypergradient
+from raydistill.method.solver import solver_of
 from raydistill.networks import Network
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Distiller:
         self.workers = workers
         self.iteration = 0
         self.generators = {name: named_generator(config.seed, name, device) for name in ("weights", "batches")}
-        self.initial_weights = starts or population_weights(config, network, device)
+        starts = starts or population_weights(config, network, device)
+        self.solver = solver_of(config, network, starts, self.generators)
         sets, raw_labels = zip(*[initial_set(m, real, num_classes) for m in self.members], strict=True)
         self.learned = DistilledSet.stack(list(sets))
         self.raw_labels = torch.stack(raw_labels)
@@ -85,7 +86,9 @@ class Distiller:
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Return what is learned, by name, and Adam's rates [P] for each."""
-        parameters = {"raw_rates": (self.learned.raw_rates, [m.outer.rate_lr or m.outer_lr for m in self.members])}
+        parameters = {}
+        if self.config.passes:
+            parameters["raw_rates"] = (self.learned.raw_rates, [m.outer.rate_lr or m.outer_lr for m in self.members])
         if self.config.images.learned:
             parameters["images"] = (self.learned.images, [m.outer_lr for m in self.members])
         if isinstance(labels := self.config.labels, LearnedLabels):
@@ -95,23 +98,23 @@ class Distiller:
 
     def step(self) -> Tensor:
         """Take one outer iteration; return each set's loss [P] before the update, not synchronised with the device."""
-        nets, generator = self.config.train_nets, self.generators["weights"]
-        weights = torch.stack([start.sample(nets, generator) for start in self.initial_weights])
+        drawn = self.solver.draw()
         images, labels = self._real_batch()
-        loss = self._update(weights, images, self.objective.wanted(labels))
+        loss = self._update(drawn, images, self.objective.wanted(labels))
+        self.solver.finish()
         self.iteration += 1
         return loss
 
-    def _update(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Update all sets by their hypergradients for weights [P, N, W] and a real batch; return the loss [P]."""
+    def _update(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Update all sets by their hypergradients for the networks drawn and a real batch; return the loss [P]."""
         whole, rest = self.captures
         if self.workers is None:
-            return whole(self._descend, weights, images, labels)
-        gradient = whole(self._gradient, self.workers.share(weights, dim=1), images, labels)
-        return rest(self._apply, self.workers.mean(gradient))
+            return whole(self._descend, drawn, images, labels)
+        gradient = whole(self._gradient, self.workers.share(drawn, dim=1), images, labels)
+        return rest(self._apply, self.workers.mean(gradient), drawn)
 
-    def _descend(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return self._apply(self._gradient(weights, images, labels))
+    def _descend(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return self._apply(self._gradient(drawn, images, labels), drawn)
 
     def _real_batch(self) -> tuple[Tensor, Tensor]:
         """Return a real batch: images [B, C, H, W] and their classes [B]."""
@@ -121,9 +124,9 @@ class Distiller:
         images, labels = zip(*parts, strict=True)
         return torch.cat(images), torch.cat(labels)
 
-    def _gradient(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def _gradient(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""
-        loss, gradient = hypergradient(self.network, self.learned, weights, images, labels)
+        loss, gradient = self.solver.gradient(self.learned, drawn, images, labels)
         by_name = {
             "images": gradient.images,
             "raw_rates": gradient.raw_rates,
@@ -131,7 +134,7 @@ class Distiller:
         }
         return torch.cat([loss[:, None], *(by_name[name].flatten(1) for name in self.parameters)], 1)
 
-    def _apply(self, flat: Tensor) -> Tensor:
+    def _apply(self, flat: Tensor, drawn: Tensor) -> Tensor:
         """Move what is learned down the gradient that `_gradient` returned; return its loss [P]."""
         loss, *parts = flat.split([1, *(p[0].numel() for p in self.parameters.values())], 1)
         shaped = [part.view_as(p) for part, p in zip(parts, self.parameters.values(), strict=True)]
@@ -140,6 +143,7 @@ class Distiller:
         self.outer.step(gradients, [rates * schedule for rates in self.rates])
         self.learned.labels.copy_(self.label_form.labels(self.raw_labels))
         self._average()
+        self.solver.learn(self.learned, drawn)
         before: Tensor = loss[:, 0]
         return before
 
@@ -178,6 +182,7 @@ class Distiller:
             "averaged": {name: getattr(self.averaged, name) for name in PARTS},
             "outer": self.outer.state_dict(),
             "clip": [clip.mean_norm for clip in self.clips],
+            "solver": self.solver.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
@@ -191,6 +196,7 @@ class Distiller:
         self.outer.load_state_dict(state["outer"])
         for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
             clip.mean_norm.copy_(mean_norm)
+        self.solver.load_state_dict(state["solver"])
         self._load_generators(state)
 
     def _load_generators(self, state: dict[str, Any]) -> None:

@@ -34,5 +34,5 @@ def initial_set(config: DistillConfig, real: Split, num_classes: int) -> tuple[D
     noise_source = named_generator(config.seed, "labels", device)
     noise = torch.randn(*classes.shape, num_classes, generator=noise_source, device=device)
     raw_labels = initial_raw_labels(config.labels.init, form, classes, num_classes, noise)
-    rates = torch.full((config.epochs, config.steps), config.inner_lr, device=device)
+    rates = torch.full((config.passes, config.steps), config.inner_lr, device=device)
     return DistilledSet.from_rates(images, form.labels(raw_labels), rates), raw_labels

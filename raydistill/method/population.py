@@ -17,8 +17,9 @@ def members(config: DistillConfig) -> list[DistillConfig]:
         factor: float = config.population.spread ** draw.uniform(-1, 1)
         return rate * factor
 
+    rates = ("inner_lr", "outer_lr") if config.passes else ("outer_lr",)
     others = [
-        {"seed": draw.randrange(2**31), "inner_lr": nearby(config.inner_lr), "outer_lr": nearby(config.outer_lr)}
+        {"seed": draw.randrange(2**31)} | {name: nearby(getattr(config, name)) for name in rates}
         for _ in range(config.population.size - 1)
     ]
     return [config.changed({"population.size": 1, **update}) for update in ({}, *others)]

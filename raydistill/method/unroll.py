@@ -14,6 +14,7 @@ from torch import Tensor, vmap
 
 from raydistill.kernels.recorded import recorded, recorded_vjp
 from raydistill.method.distilled import DistilledSet
+from raydistill.method.losses import Loss
 from raydistill.networks import Network
 
 Apply = Callable[[Tensor, Tensor], Tensor]  # (weights [W], images [B, C, H, W]) -> logits [B, K]
@@ -29,25 +30,45 @@ def inner_step(network: Apply, weights: Tensor, images: Tensor, labels: Tensor, 
 
 
 def losses_and_gradient(
-    network: Apply, weights: Tensor, images: Tensor, labels: Tensor, each_set: int | None, differentiable: bool
+    network: Apply,
+    weights: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    each_set: int | None,
+    differentiable: bool,
+    loss: Loss = F.cross_entropy,
 ) -> tuple[Tensor, Tensor]:
-    """Return mean cross-entropies [P, N] on a minibatch, and their gradients for weights [P, N, W].
+    """Return mean losses [P, N] on a minibatch, and their gradients for weights [P, N, W].
 
     Labels are classes or class probabilities. Where `each_set` is 0, images and labels have a dimension P in front;
     where it is None, all sets share them. The gradient itself can be `differentiable`.
     """
 
-    def loss(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(network(weights, images), labels)
+    def loss_of(weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return loss(network(weights, images), labels)
 
     sets, networks = weights.shape[:2]
-    all_losses = vmap_over(sets, vmap_over(networks, loss, (0, None, None)), (0, each_set, each_set))
+    all_losses = vmap_over(sets, vmap_over(networks, loss_of, (0, None, None)), (0, each_set, each_set))
     with torch.enable_grad():
         weights = weights if weights.requires_grad else weights.detach().requires_grad_()
         losses = all_losses(weights, images, labels)
         # No loss depends on another network's weights, so the gradient of the sum contains that of each.
         (gradient,) = torch.autograd.grad(losses.sum(), weights, create_graph=differentiable)
     return losses, gradient
+
+
+def gradients_on_sets(network: Network, loss: Loss, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradients [P, N, W] of a loss on P sets, images [P, M, C, H, W] and labels [P, M, K], for networks.
+
+    The weights are [P, N, W].
+    """
+
+    def gradient(apply: Apply, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return losses_and_gradient(apply, weights, images, labels, 0, False, loss)[1]
+
+    run = network.keep(("gradients", loss), lambda apply: recorded(functools.partial(gradient, apply)))
+    result: Tensor = run(weights, images, labels)
+    return result
 
 
 def vmap_over(count: int, function: Callable[..., Tensor], in_dims: tuple[int | None, ...]) -> Callable[..., Tensor]:

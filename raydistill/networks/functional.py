@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from raydistill.networks.body import Body, body_of
 from raydistill.networks.initialisers import Draws, named_tensors
 from raydistill.networks.pure import Pure
 
@@ -55,6 +56,30 @@ class Network:
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], 1)
         return logits.to(images.dtype)
+
+    def features(self, weights: Tensor, images: Tensor) -> Tensor:
+        """Return what the last linear layer gets of images [B, C, H, W]: features [B, F], differentiable likewise.
+
+        Raises:
+            UserError: the network has no such layer.
+        """
+        body = self.body()
+        dtype = self.dtype or images.dtype
+        own = {name: part for name, part in self.unflatten(weights.to(dtype)).items() if name in body.names}
+        with Pure():
+            features: Tensor = functional_call(body.module, own, (images.to(dtype),))
+        return features.to(images.dtype)
+
+    def body(self) -> Body:
+        """Return the network without its last layer, made once.
+
+        Raises:
+            UserError: the network does not end in a linear layer.
+        """
+        if "body" not in self._kept:
+            self._kept["body"] = body_of(self.module)
+        body: Body = self._kept["body"]
+        return body
 
     def keep(self, name: Any, make: Callable[[Any], T]) -> T:
         """Return `make(network)`, made once and kept as long as the network, as what was recorded of it is.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydistill.commands.doctor.finding import Finding, Options
-from raydistill.commands.doctor.limits import core_limit, memory
+from raydistill.system.limits import core_limit, memory
 
 GIB = 2**30
 ENOUGH = 1.0  # GiB of a GPU that a trial of a small network takes.

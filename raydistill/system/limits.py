@@ -3,6 +3,10 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path("/sys/fs/cgroup")
 OWN = Path("/proc/self/cgroup")
@@ -33,6 +37,13 @@ def memory(root: Path = ROOT, own: Path = OWN) -> tuple[float, float]:
             total = limit[0]
             free = min(free, max(0.0, total - used[0] + _cached(folder)))
     return free, total
+
+
+def free_memory(device: "torch.device") -> float:
+    """Return the bytes that this process may still take on a device."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()[0]
 
 
 def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from raydistill.commands.doctor.limits import core_limit, memory
+from raydistill.system.limits import core_limit, memory
 
 
 @pytest.fixture
