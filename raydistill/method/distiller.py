@@ -82,6 +82,7 @@ class Distiller:
         self.parameters, self.rates = self._parameters(device)
         self.outer = Adam(list(self.parameters.values()), betas=(0.5, 0.999))
         self.clips = [RunningClip(config.outer.clip, len(self.members), device) for _ in self.parameters]
+        self.slower = torch.ones(len(self.members), device=device)  # These are factors of the outer rates.
         self.captures = Capture(device), Capture(device)
 
     def _parameters(self, device: torch.device) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -140,7 +141,7 @@ class Distiller:
         shaped = [part.view_as(p) for part, p in zip(parts, self.parameters.values(), strict=True)]
         gradients = [clip(part) for clip, part in zip(self.clips, shaped, strict=True)]
         schedule = self._schedule()
-        self.outer.step(gradients, [rates * schedule for rates in self.rates])
+        self.outer.step(gradients, [rates * schedule * self.slower for rates in self.rates])
         self.learned.labels.copy_(self.label_form.labels(self.raw_labels))
         self._average()
         self.solver.learn(self.learned, drawn)
@@ -157,8 +158,23 @@ class Distiller:
 
     def outer_rate(self) -> float:
         """Return Adam's rate in this iteration, for the first set."""
-        rate: float = self.config.outer_lr * self._schedule().item()
+        rate: float = self.config.outer_lr * (self._schedule() * self.slower[0]).item()
         return rate
+
+    def snapshot(self, member: int) -> list[Tensor]:
+        """Return copies of all tensors of one set of the population, its optimizer's included."""
+        return [tensor[member].clone() for tensor in self._of_sets()]
+
+    def rewind(self, member: int, snapshot: list[Tensor]) -> None:
+        """Go back to a snapshot of one set, and learn it with half the rates from now on."""
+        for mine, kept in zip(self._of_sets(), snapshot, strict=True):
+            mine[member].copy_(kept)
+        self.slower[member] *= 0.5
+
+    def _of_sets(self) -> list[Tensor]:
+        """Return the tensors [P, ...] that belong to sets."""
+        sets = [getattr(each, name) for each in (self.learned, self.averaged) for name in PARTS]
+        return [*sets, self.raw_labels, *self.outer.means, *self.outer.squares, *(c.mean_norm for c in self.clips)]
 
     def _average(self) -> None:
         """Move `averaged` towards the newest iterate.
@@ -181,6 +197,7 @@ class Distiller:
             "raw_labels": self.raw_labels,
             "averaged": {name: getattr(self.averaged, name) for name in PARTS},
             "outer": self.outer.state_dict(),
+            "slower": self.slower,
             "clip": [clip.mean_norm for clip in self.clips],
             "solver": self.solver.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
@@ -194,6 +211,7 @@ class Distiller:
             getattr(self.averaged, name).copy_(state["averaged"][name])
         self.raw_labels.copy_(state["raw_labels"])
         self.outer.load_state_dict(state["outer"])
+        self.slower.copy_(state["slower"])
         for clip, mean_norm in zip(self.clips, state["clip"], strict=True):
             clip.mean_norm.copy_(mean_norm)
         self.solver.load_state_dict(state["solver"])

@@ -18,6 +18,7 @@ from raydistill.evaluation.baselines import random_real
 from raydistill.evaluation.problem import Problem
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import FixedWeights
+from raydistill.runs.rewinder import Rewinder
 from raydistill.store.artifact import Artifact
 from raydistill.store.bank import Bank
 from raydistill.system.errors import Diverged
@@ -60,6 +61,7 @@ class Run:
         self.leader = 0  # The set of the population with the highest accuracy in the last validation.
         self.best_member = 0  # The set of the population that `best` was.
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # The best of each set so far.
+        self.rewinder = Rewinder(self.distiller, config.outer.rewinds)
         self.other_data = False  # Whether it was resumed with other data than it began with.
         self.seconds = 0.0
         self._loss_sum = torch.zeros(config.population.size, device=self.problem.device)
@@ -109,8 +111,8 @@ class Run:
             if stop():
                 self.seconds += time.perf_counter() - begin
                 return None
-        losses = self._loss_sum / self._loss_count  # It is 0 / 0 where no loss was finite.
-        least = losses.nan_to_num(nan=torch.inf).min().item()  # This waits for the device.
+        losses = (self._loss_sum / self._loss_count).tolist()  # It is 0 / 0 where no loss was finite; this waits.
+        least = min(loss if math.isfinite(loss) else math.inf for loss in losses)
         pace = (self.iteration - first) / (time.perf_counter() - begin)
         self._loss_sum.zero_()
         self._loss_count.zero_()
@@ -118,18 +120,19 @@ class Run:
             raise Diverged(
                 f"the loss is {least} at iteration {self.iteration}: a smaller outer_lr or inner_lr would help"
             )
-        metrics = self._validate() | {"loss": least, "iterations_per_second": pace}
+        metrics = self._validate(losses) | {"loss": least, "iterations_per_second": pace}
         self.seconds += time.perf_counter() - begin
         return metrics | {"seconds": self.seconds}
 
-    def _validate(self) -> Metrics:
+    def _validate(self, losses: list[float]) -> Metrics:
         results = [
             evaluate_on(self.problem.of_member(member), distilled, "validation")
             for member, distilled in enumerate(self.distiller.averaged.unstack())
         ]
-        for known, result in zip(self.member_metrics, results, strict=True):
+        for member, (known, result) in enumerate(zip(self.member_metrics, results, strict=True)):
             if result.accuracy > known.get("val_accuracy", -1.0):
                 known.update(_validation(result), best_iteration=self.iteration)
+                self.rewinder.keep(member)
         # A set that diverged still has the accuracy of guessing, so its loss counts first.
         self.leader = max(range(len(results)), key=lambda i: (results[i].loss < WORST_LOSS, results[i].accuracy))
         if results[self.leader].accuracy > self.best_metrics.get("val_accuracy", -1.0):
@@ -137,10 +140,22 @@ class Run:
             self.best_metrics = self.member_metrics[self.leader] | (
                 {"best_member": self.leader} if self.config.population.size > 1 else {}
             )
-        return _validation(results[self.leader]) | {
+        metrics = _validation(results[self.leader]) | {
             "iterations": self.iteration,
             "outer_lr": self.distiller.outer_rate(),
         }
+        if not self.done:
+            self._rewind(losses, [result.accuracy for result in results])
+        return metrics | ({"rewinds": self.rewinder.count} if self.rewinder.count else {})
+
+    def _rewind(self, losses: list[float], accuracies: list[float]) -> None:
+        """Let the sets whose learning has decayed go back to their best."""
+        changed = [
+            self.rewinder.judge(member, loss, accuracy, known)
+            for member, (loss, accuracy, known) in enumerate(zip(losses, accuracies, self.member_metrics, strict=True))
+        ]
+        if any(changed) and self.workers is not None:
+            self.workers.order(self.workers.LOAD, self.distiller.state_dict())
 
     def population(self) -> list[dict[str, float]]:
         """Return for each set its seed and learning rates, and its best validation so far (none before the first)."""
@@ -185,6 +200,7 @@ class Run:
             weights=fixed,
             metrics={
                 **self.best_metrics,
+                **({"rewinds": self.rewinder.count} if self.rewinder.count else {}),
                 "num_images": distilled.num_images,
                 "iterations": self.iteration,
                 "seconds": self.seconds,
@@ -203,6 +219,7 @@ class Run:
             "best": best,
             "best_metrics": self.best_metrics,
             "members": (self.leader, self.best_member, self.member_metrics),
+            "rewinder": self.rewinder.state_dict(),
             "seconds": self.seconds,
             "loss": (self._loss_sum, self._loss_count),
         }
@@ -217,6 +234,7 @@ class Run:
         self.best = state["best"] and DistilledSet(**state["best"]).to(self.problem.device)
         self.best_metrics = state["best_metrics"]
         self.leader, self.best_member, self.member_metrics = state["members"]
+        self.rewinder.load_state_dict(state["rewinder"])
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
         self._loss_count.copy_(state["loss"][1])

@@ -1,0 +1,110 @@
+"""A run that decays is noticed, says so, and goes back to its best set."""
+
+import pytest
+import torch
+
+from raydistill.runs.decay import PATIENCE, Decay
+from raydistill.runs.run import Run
+
+
+def decayed(losses, accuracies):
+    """Return after which validations a run counts as decayed."""
+    decay, best, found = Decay(), 0.0, []
+    for number, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+        best = max(best, accuracy)
+        if decay.has_decayed(loss, accuracy, best):
+            found.append(number)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("losses", "accuracies", "expected"),
+    [
+        ([1.0, 0.5, 0.3, 0.2, 0.2, 0.2], [0.5, 0.8, 0.9, 0.92, 0.93, 0.93], []),  # It learns.
+        ([0.5, 0.3, 0.31, 0.29, 0.3, 0.31], [0.9, 0.94, 0.9, 0.9, 0.9, 0.9], []),  # Validation alone is lower.
+        ([0.3, 0.9, 0.9, 0.9, 0.9, 0.9], [0.9, 0.9, 0.91, 0.9, 0.9, 0.89], []),  # The loss alone is higher.
+        ([0.3, 0.9, 0.9, 0.3, 0.9, 0.9], [0.9, 0.5, 0.5, 0.9, 0.5, 0.5], []),  # It comes back by itself.
+        ([0.5, 0.3, 0.6, 0.7, 0.9, 1.2, 1.5, 1.5], [0.8, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.5], [4, 7]),
+        ([0.3, 2.0, float("nan"), float("inf")], [0.9, 0.1, 0.1, 0.1], [3]),
+    ],
+)
+def test_decay_is_a_high_loss_and_a_low_accuracy_several_times_in_a_row(losses, accuracies, expected):
+    assert decayed(losses, accuracies) == expected
+
+
+def test_the_state_of_a_detector_is_complete():
+    one = Decay()
+    for loss in (0.3, 0.9, 0.9):
+        one.has_decayed(loss, 0.5, 0.9)
+    other = Decay()
+    other.load_state_dict(one.state_dict())
+    assert PATIENCE == 3
+    assert one.has_decayed(0.9, 0.5, 0.9)
+    assert other.has_decayed(0.9, 0.5, 0.9)
+    assert not Decay().has_decayed(0.9, 0.5, 0.9)
+
+
+def run_that_decays(small, digits, **changes):
+    """A run on digits whose outer rate is far too large."""
+    config = small.changed(
+        {"iterations": 300, "eval_every": 10, "outer_lr": 0.5, "outer.clip": None, "outer.schedule": "constant",
+         "outer.average": 0, "steps": 1, "batch_size": 64} | changes
+    )  # fmt: skip
+    return Run(config, digits)
+
+
+def validations(run, count=None):
+    found = []
+    while not run.done and (count is None or len(found) < count):
+        found.append(run.advance())
+    return found
+
+
+def test_a_run_that_decays_goes_back_and_says_so(small, digits, caplog):
+    run = run_that_decays(small, digits)
+    metrics = validations(run)
+    assert run.rewinder.count >= 1
+    assert metrics[-1]["rewinds"] == run.rewinder.count
+    assert run.artifact().metrics["rewinds"] == run.rewinder.count
+    assert run.distiller.slower.item() == 0.5**run.rewinder.count
+    said = [message for message in caplog.messages if message.startswith("the run decays: at iteration ")]
+    assert len(said) == run.rewinder.count
+    assert "it goes back to that set with half the outer rates (1 of outer.rewinds=3; a smaller outer_lr" in said[0]
+    never = run_that_decays(small, digits, **{"outer.rewinds": 0})
+    without = validations(never)
+    assert never.rewinder.count == 0
+    assert "rewinds" not in without[-1]
+    last, last_without = (sum(m["loss"] for m in each[-5:]) / 5 for each in (metrics, without))
+    assert last < last_without
+
+
+def test_a_rewind_restores_the_state_of_the_best_validation(small, digits):
+    run = run_that_decays(small, digits)
+    run.advance()
+    kept = [tensor.clone() for tensor in run.distiller.snapshot(0)]
+    run.rewinder.keep(0)
+    run.advance()
+    assert any(not torch.equal(now, then) for now, then in zip(run.distiller.snapshot(0), kept, strict=True))
+    run.distiller.rewind(0, run.rewinder.kept[0])
+    assert all(torch.equal(now, then) for now, then in zip(run.distiller.snapshot(0), kept, strict=True))
+    before = run.distiller.learned.images.clone()
+    run.distiller.step()
+    half = (run.distiller.learned.images - before).abs().max()
+    run.distiller.rewind(0, kept)
+    run.distiller.step()
+    quarter = (run.distiller.learned.images - before).abs().max()
+    assert quarter < 0.75 * half
+
+
+@pytest.mark.parametrize("changes", [{}, {"population": 2}], ids=str)
+def test_a_resumed_run_goes_back_where_an_undisturbed_one_does(small, digits, changes):
+    whole, first = (run_that_decays(small, digits, **changes) for _ in range(2))
+    validations(whole)
+    assert whole.rewinder.count
+    while not any(decay.in_a_row for decay in first.rewinder.decays):
+        first.advance()  # Until the decay has begun; the way back is still to come.
+    second = run_that_decays(small, digits, **changes)
+    second.load_state_dict(first.state_dict())
+    validations(second)
+    assert torch.equal(whole.distiller.learned.images, second.distiller.learned.images)
+    assert whole.rewinder.rewinds == second.rewinder.rewinds
