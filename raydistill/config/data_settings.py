@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from raydistill.config.augment_settings import Augment
 from raydistill.config.marks import SameForAllTrials
 from raydistill.config.settings import Seed, Settings
 
@@ -35,9 +36,11 @@ class Data(Settings):
     """Make all images grey (1) or, grey ones, three times the same (3); by default they are taken as they are."""
     background: Annotated[str, SameForAllTrials()] = "white"
     """The colour behind transparent images: white, black or any other of CSS, as #808080."""
-    augment: Literal["none", "crop", "crop_flip"] = "none"
-    """What happens to real training images. crop: each is shifted by up to 4 pixels, the border mirrored (for digits).
-    crop_flip: half of them are mirrored as well, as Wang et al. 2018 did on CIFAR-10."""
+    augment: Augment = Augment()
+    """Random changes of images in each iteration; {shift: 4, flip: true} is what Wang et al. 2018 did on CIFAR-10."""
+    balanced: bool = False
+    """Whether each real batch has equally many images of every class (or one more of some), instead of what the draw
+    brings."""
     val_fraction: Annotated[float, Field(gt=0, lt=1), SameForAllTrials()] = 0.1
     """Share of the training data held out, by class, to choose between settings and iterations."""
     split_seed: Annotated[Seed, SameForAllTrials()] = 0

@@ -117,6 +117,10 @@ class DistillConfig(DataSettings, NetworkSettings):
             raise ValueError(f"objective={self.objective.name} needs weights=fixed_pretrained or random_pretrained")
         if isinstance(self.solver, RidgeSettings):
             self._check_ridge(self.solver)
+        if self.data.balanced and self.objective.name == "attack":
+            raise ValueError(
+                "data.balanced: with objective=attack half of a real batch is of the attacked class; leave it at false"
+            )
         if self.images.per_step and self.images_per_class > 1:
             raise ValueError("images.per_step stands in place of images_per_class: set only one of them")
         return self

@@ -1,6 +1,8 @@
 """Every setting of a bank of pretrained networks."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from raydistill.config.data_settings import DataSettings
 from raydistill.config.network_settings import NetworkSettings
@@ -26,3 +28,13 @@ class PretrainConfig(DataSettings, NetworkSettings):
     """Networks trained at once; each finished chunk is kept, so that a stopped bank resumes after it."""
     seed: Seed = 0
     """Seed of the initial weights and the orders of the images."""
+
+    @model_validator(mode="after")
+    def _only_real_images(self) -> Self:
+        if self.data.augment.on != "real":
+            raise ValueError(f"data.augment.on={self.data.augment.on}: a bank has no set to augment; leave it at real")
+        if self.data.balanced:
+            raise ValueError(
+                "data.balanced: a bank's networks see all training images in each epoch; leave it at false"
+            )
+        return self

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from raydistill.config.data_settings import DataSettings
-from raydistill.data.augment import augmented
 from raydistill.data.images import in_parts
 from raydistill.data.overlaps import tell_overlaps
 from raydistill.data.pixels import Index, Pixels
@@ -37,10 +37,32 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample(self, count: int, generator: torch.Generator, augment: str = "none") -> tuple[Tensor, Tensor]:
-        """Draw `count` examples with replacement and augment them, by a generator on the split's device."""
-        index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
-        return augmented(self.images[index], augment, generator), self.labels[index]
+    def sample(self, count: int, generator: torch.Generator, balanced: bool = False) -> tuple[Tensor, Tensor]:
+        """Draw `count` examples with replacement, by a generator on the split's device.
+
+        Where they are `balanced`, each class is drawn equally often, or once more if the draw says so.
+        """
+        if balanced:
+            index = self._balanced_index(count, generator)
+        else:
+            index = torch.randint(len(self), (count,), generator=generator, device=self.labels.device)
+        return self.images[index], self.labels[index]
+
+    def _balanced_index(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw the numbers [count] of examples, of each class in turn; which classes come first is drawn, too."""
+        order, firsts, counts = self._by_class
+        device = self.labels.device
+        turn = torch.rand(len(counts), generator=generator, device=device).argsort()
+        classes = turn[torch.arange(count, device=device) % len(counts)]
+        draws = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        return order[firsts[classes] + (draws * counts[classes]).long()]
+
+    @cached_property
+    def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The numbers of all examples in the order of their classes; where each class begins, and its size [K]."""
+        sizes = self.labels.bincount()
+        sizes = sizes[sizes > 0]
+        return self.labels.argsort(stable=True), sizes.cumsum(0) - sizes, sizes
 
     def of_classes(self, classes: Tensor, generator: torch.Generator) -> Tensor:
         """Draw images [*classes.shape, C, H, W] of the given classes, without replacement where there are enough.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.data import Dataset
+from raydistill.data.augment import check_transforms
 from raydistill.method import Distiller
 from raydistill.method.initial_weights import InitialWeights, population_weights
 from raydistill.method.objective import Objective, objective_of
@@ -95,6 +96,7 @@ def _parts(
 ) -> tuple[Network, Objective, tuple[InitialWeights, ...]]:
     """Build the network, the objective and the initial weights that settings name."""
     network = build_network(config, data.image_shape, data.num_classes)
+    check_transforms(config.data.augment, data.image_shape, "data.augment")
     if bank is not None:
         check_bank(bank.manifest, config, data.class_names, data.image_shape, network)
     objective = objective_of(config, data.class_names)

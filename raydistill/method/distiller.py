@@ -11,8 +11,10 @@ from torch import Tensor
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.learned_settings import LearnedLabels
 from raydistill.data import Split
+from raydistill.data.augment import augmented, draw
 from raydistill.kernels.cuda_graph import Capture
 from raydistill.method.adam import Adam
+from raydistill.method.augmented_set import augmented_set, draws_for_set
 from raydistill.method.distilled import DistilledSet
 from raydistill.method.initial_set import initial_set
 from raydistill.method.initial_weights import InitialWeights, population_weights
@@ -100,42 +102,49 @@ class Distiller:
     def step(self) -> Tensor:
         """Take one outer iteration; return each set's loss [P] before the update, not synchronised with the device."""
         drawn = self.solver.draw()
-        images, labels = self._real_batch()
-        loss = self._update(drawn, images, self.objective.wanted(labels))
+        images, labels, draws = self._real_batch()
+        loss = self._update(drawn, images, self.objective.wanted(labels), draws)
         self.solver.finish()
         self.iteration += 1
         return loss
 
-    def _update(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Update all sets by their hypergradients for the networks drawn and a real batch; return the loss [P]."""
+    def _update(self, drawn: Tensor, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """Update all sets by their hypergradients for the networks drawn and a real batch; return the loss [P].
+
+        The draws are those of the set's augmentation: random numbers cannot be drawn in a CUDA graph.
+        """
         whole, rest = self.captures
         if self.workers is None:
-            return whole(self._descend, drawn, images, labels)
-        gradient = whole(self._gradient, self.workers.share(drawn, dim=1), images, labels)
-        return rest(self._apply, self.workers.mean(gradient), drawn)
+            return whole(self._descend, drawn, images, labels, draws)
+        gradient = whole(self._gradient, self.workers.share(drawn, dim=1), images, labels, draws)
+        return rest(self._apply, self.workers.mean(gradient), drawn, draws)
 
-    def _descend(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return self._apply(self._gradient(drawn, images, labels), drawn)
+    def _descend(self, drawn: Tensor, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        return self._apply(self._gradient(drawn, images, labels, draws), drawn, draws)
 
-    def _real_batch(self) -> tuple[Tensor, Tensor]:
-        """Return a real batch: images [B, C, H, W] and their classes [B]."""
+    def _real_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a real batch, augmented: images [B, C, H, W] and their classes [B]; and the draws for the set."""
         count = -(-self.config.batch_size // len(self.sources))
-        stream = self.generators["batches"]
-        parts = [source.sample(count, stream, self.config.data.augment) for source in self.sources]
-        images, labels = zip(*parts, strict=True)
-        return torch.cat(images), torch.cat(labels)
+        stream, augment = self.generators["batches"], self.config.data.augment
+        parts = [source.sample(count, stream, self.config.data.balanced) for source in self.sources]
+        images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        draws = draws_for_set(augment, self.learned, stream)
+        if augment.change_real:
+            images = augmented(images, augment, draws if augment.on == "paired" else draw(len(images), stream))
+        return images, labels, draws
 
-    def _gradient(self, drawn: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def _gradient(self, drawn: Tensor, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
         """Return the loss, and the hypergradient of all that is learned, in one tensor [P, 1 + ...]."""
-        loss, gradient = self.solver.gradient(self.learned, drawn, images, labels)
+        shown, pull = augmented_set(self.learned, self.config.data.augment, draws)
+        loss, gradient = self.solver.gradient(shown, drawn, images, labels)
         by_name = {
-            "images": gradient.images,
+            "images": pull(gradient.images),
             "raw_rates": gradient.raw_rates,
             "labels": self.label_form.raw_gradient(self.learned.labels, gradient.labels),
         }
         return torch.cat([loss[:, None], *(by_name[name].flatten(1) for name in self.parameters)], 1)
 
-    def _apply(self, flat: Tensor, drawn: Tensor) -> Tensor:
+    def _apply(self, flat: Tensor, drawn: Tensor, draws: Tensor) -> Tensor:
         """Move what is learned down the gradient that `_gradient` returned; return its loss [P]."""
         loss, *parts = flat.split([1, *(p[0].numel() for p in self.parameters.values())], 1)
         shaped = [part.view_as(p) for part, p in zip(parts, self.parameters.values(), strict=True)]
@@ -144,7 +153,7 @@ class Distiller:
         self.outer.step(gradients, [rates * schedule * self.slower for rates in self.rates])
         self.learned.labels.copy_(self.label_form.labels(self.raw_labels))
         self._average()
-        self.solver.learn(self.learned, drawn)
+        self.solver.learn(augmented_set(self.learned, self.config.data.augment, draws)[0], drawn)
         before: Tensor = loss[:, 0]
         return before
 

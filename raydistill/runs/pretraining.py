@@ -14,7 +14,7 @@ from torch import Tensor
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.config.settings import flat
 from raydistill.data import Dataset, identity, is_same, load_dataset
-from raydistill.data.augment import augmented
+from raydistill.data.augment import augmented, check_transforms, draw
 from raydistill.evaluation.accuracy import score
 from raydistill.kernels.recorded import recorded
 from raydistill.method.adam import Adam
@@ -159,6 +159,7 @@ class BankTrainer:
         use_precision(config.precision, self.device, config.deterministic)
         self.data = data.to(self.device)
         self.network: Network = build_network(config, data.image_shape, data.num_classes)
+        check_transforms(config.data.augment, data.image_shape, "data.augment")
         if config.batch_size > len(data.train):
             raise UserError(f"batch_size={config.batch_size}: there are only {len(data.train)} training images")
         self.gradient = recorded(functools.partial(_gradient, self.network))
@@ -194,13 +195,14 @@ class BankTrainer:
         size = self.steps * self.config.batch_size
         streams = [named_generator(self.config.seed, f"order {i} {epoch}", self.device) for i in members]
         orders = [torch.randperm(len(self.data.train), generator=g, device=self.device)[:size] for g in streams]
-        shifts = named_generator(self.config.seed, f"augment {members.start} {epoch}", self.device)
+        changes = named_generator(self.config.seed, f"augment {members.start} {epoch}", self.device)
         losses = torch.zeros(len(members), device=self.device)
         for step, index in enumerate(torch.stack(orders).split(self.config.batch_size, 1)):
             if stop():  # The next call repeats this epoch.
                 names = f"networks {members.start + 1} to {members.stop}"
                 raise Stopped(f"stopped at epoch {epoch} of {self.config.epochs} of {names}")
-            images = augmented(self.data.train.images[index.flatten()], self.config.data.augment, shifts)
+            draws = draw(index.numel(), changes)
+            images = augmented(self.data.train.images[index.flatten()], self.config.data.augment, draws)
             images = images.unflatten(0, index.shape)
             loss, gradient = self.gradient(weights, images, self.data.train.labels[index])
             progress = (epoch * self.steps + step) / (self.config.epochs * self.steps)

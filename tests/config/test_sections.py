@@ -162,7 +162,7 @@ def test_a_wrong_name_for_a_bank():
     with pytest.raises(UserError, match=r"^crop: there is no such setting$|did you mean|there are"):
         validated(PretrainConfig, {"crop": 1})
     with pytest.raises(UserError, match=r"^augment: there is no such setting; did you mean data\.augment\?$"):
-        validated(PretrainConfig, {"augment": "crop"})
+        validated(PretrainConfig, {"augment": {"shift": 4}})
 
 
 @pytest.mark.parametrize("name", ["x." * 10_000 + "x", "network." + "x" * 10_000, "network" + ".x" * 10_000])

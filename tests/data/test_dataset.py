@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.config.settings import validated
 from raydistill.data import Dataset, Split, load_dataset
+from raydistill.method.rng import named_generator
 from raydistill.system.errors import UserError
 
 
@@ -123,3 +125,40 @@ def test_what_cannot_be_read_is_said(update, words):
         load_dataset(DistillConfig(**update))
     for word in words:
         assert word in str(error.value)
+
+
+def test_balanced_batches_have_each_class_equally_often_or_once_more(digits):
+    generator = named_generator(0, "batches")
+    more = torch.zeros(10)
+    for count in (100, 57, 7):
+        for _ in range(40):
+            images, labels = digits.train.sample(count, generator, balanced=True)
+            of_each = labels.bincount(minlength=10)
+            assert set(of_each.tolist()) <= {count // 10, -(-count // 10)}
+            more += of_each - count // 10
+    assert more.min() > 0.5 * more.mean()  # all classes take turns
+    known = {
+        image.numpy().tobytes(): label for image, label in zip(digits.train.images[:], digits.train.labels, strict=True)
+    }
+    assert all(known[image.numpy().tobytes()] == label for image, label in zip(images, labels, strict=True))
+
+
+def test_balanced_batches_draw_all_images_of_a_class_alike():
+    labels = torch.tensor([2, 0, 2, 2, 0, 2])  # no image is of class 1
+    split = Split(torch.arange(6.0).view(6, 1, 1, 1), labels)
+    images, drawn = split.sample(12000, named_generator(0, "x"), balanced=True)
+    counts = images.flatten().long().bincount(minlength=6)
+    expected = torch.tensor([1500.0, 3000, 1500, 1500, 3000, 1500])
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+    assert torch.equal(labels[images.flatten().long()], drawn)
+    again, other = (split.sample(9, named_generator(seed, "x"), balanced=True)[0] for seed in (0, 1))
+    assert torch.equal(again, split.sample(9, named_generator(0, "x"), balanced=True)[0])
+    assert not torch.equal(again, other)
+
+
+def test_an_attack_and_a_bank_have_no_balanced_batches():
+    attack = {"objective": {"name": "attack", "attacked": 0, "target": 1}, "weights": "fixed_pretrained", "bank": "b"}
+    with pytest.raises(UserError, match=r"^data\.balanced: with objective=attack"):
+        validated(DistillConfig, {"data.balanced": True, **attack})
+    with pytest.raises(UserError, match=r"^data\.balanced: a bank's networks see all"):
+        validated(PretrainConfig, {"data.balanced": True})

@@ -125,5 +125,3 @@ def test_cifar10_in_grey(real_data):
 def test_only_one_or_three_channels():
     with pytest.raises(UserError, match=r"^data\.channels: input should be 1 or 3, not 2$"):
         validated(DistillConfig, {"data.channels": 2})
-    with pytest.raises(UserError, match=r"^data\.augment: input should be 'none', 'crop' or 'crop_flip', not 'flip'$"):
-        validated(DistillConfig, {"data.augment": "flip"})

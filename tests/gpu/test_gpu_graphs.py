@@ -21,8 +21,10 @@ CASES = {
     "networks": {"weights": "random", "train_nets": 3},
     "population": {"weights": "fixed", "population": 4},
     "both": {"weights": "random", "train_nets": 3, "population": 2},
-    "labels": {"weights": "fixed", "labels": "softmax", "images.per_step": 5, "data.augment": "crop"},
+    "labels": {"weights": "fixed", "labels": "softmax", "images.per_step": 5, "data.augment.shift": 2},
     "alexcifarnet": {"weights": "random", "network": "alexcifarnet"},
+    "shifted set": {"weights": "random", "data.augment": {"shift": 2, "flip": True, "on": "set"}},
+    "paired": {"weights": "random", "population": 2, "data.augment": {"rotate": 15, "colour": 0.5, "on": "paired"}},
     "convnet": {"weights": "random", "network": "convnet", "network.width": 16, "population": 2},
     "bfloat16": {"weights": "random", "precision": "bfloat16", "train_nets": 2},
 }

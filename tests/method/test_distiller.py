@@ -33,7 +33,9 @@ def through_a_file(state):
         {"weights": "random", "population": 3},
         {"labels": "softmax", "images.per_step": 5},
         {"labels": "free", "labels.init": "orthogonal", "images.learned": False},
-        {"data.augment": "crop_flip"},
+        {"data.augment": {"shift": 2, "flip": True}, "data.balanced": True},
+        {"weights": "random", "population": 2, "data.augment": {"rotate": 20, "colour": 0.5, "on": "paired"}},
+        {"data.augment": {"scale": 1.2, "cutout": 0.3, "on": "both"}},
     ],
 )
 def test_resume_is_bit_identical(small, digits, update):
@@ -85,7 +87,7 @@ def test_state_dict_is_complete(small, digits):
 
 def test_real_batches_are_augmented(small, digits):
     learned = []
-    for augment in ("none", "crop", "crop_flip"):
+    for augment in ({}, {"shift": 2}, {"shift": 2, "flip": True}):
         distiller = make(small.changed({"data.augment": augment}), digits)
         distiller.step()
         learned.append(distiller.learned.images)
@@ -146,7 +148,11 @@ def test_an_iteration_that_explodes_is_passed_over(small, digits):
     distiller = make(small, digits)
     distiller.step()
     before = distiller.learned.detached()
-    distiller._apply(torch.full((1, 1 + sum(p.numel() for p in distiller.parameters.values())), torch.nan))
+    distiller._apply(
+        torch.full((1, 1 + sum(p.numel() for p in distiller.parameters.values())), torch.nan),
+        distiller.solver.draw(),
+        torch.zeros(0),
+    )
     for _ in range(2):
         assert distiller.step().isfinite().all()
     assert distiller.learned.images.isfinite().all()
