@@ -71,7 +71,7 @@ class TensorBoardWatcher(Watcher):
     def on_start(self, run: Run) -> None:
         """Open the event file."""
         data = run.problem.data
-        self.board = TensorBoard(self.folder, data.class_names, data.mean, data.std, start=run.iteration)
+        self.board = TensorBoard(self.folder, data.class_names, data.to_pixels, start=run.iteration)
 
     def on_metrics(self, run: Run, metrics: Metrics) -> None:
         """Write the metrics and, at some validations, the pictures."""

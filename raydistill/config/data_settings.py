@@ -38,6 +38,9 @@ class Data(Settings):
     """The colour behind transparent images: white, black or any other of CSS, as #808080."""
     augment: Augment = Augment()
     """Random changes of images in each iteration; {shift: 4, flip: true} is what Wang et al. 2018 did on CIFAR-10."""
+    zca: Annotated[float | None, Field(gt=0, le=10), SameForAllTrials()] = None
+    """Whiten images (ZCA), with this much of the mean eigenvalue of their covariance added to each: 0.1 is usual for
+    colour images (KIP, FRePo). null: images are only normalised. The matrix is in the artifact."""
     balanced: bool = False
     """Whether each real batch has equally many images of every class (or one more of some), instead of what the draw
     brings."""

@@ -111,6 +111,8 @@ class DistillConfig(DataSettings, NetworkSettings):
             )
         if self.published and self.objective.name == "attack":
             raise ValueError("objective=attack needs networks that know the classes; those of bank=published do not")
+        if self.published and self.data.zca is not None:
+            raise ValueError("data.zca: the networks of bank=published know images as they are; leave it at null")
         if not self.pretrained and self.bank is not None:
             raise ValueError(f"bank={self.bank} needs weights=fixed_pretrained or random_pretrained")
         if not self.pretrained and self.objective.name != "classify":

@@ -17,6 +17,7 @@ from raydistill.data.pixels import Index, Pixels
 from raydistill.data.raw import Part, RawData
 from raydistill.data.sources import read_source
 from raydistill.data.splits import stratified
+from raydistill.data.whitening import Whitening, to_pixels
 from raydistill.system.device import sharing_tensor
 from raydistill.system.errors import UserError
 
@@ -98,7 +99,8 @@ class Split:
 class Dataset:
     """A real data set: train, val (held out of the training data) and test.
 
-    `mean` and `std` [C] turn normalised images back into pixels in 0..1: `pixels = images * std + mean`.
+    `mean` and `std` [C] turn normalised images back into pixels in 0..1: `pixels = images * std + mean`. With data.zca
+    the images are also whitened; then they are kept as float32, which takes four times the memory of bytes.
     `fingerprint` is a sha256 over all pixels and labels as they were read, `encoded` one over the files that they were
     decoded from, where they were: other versions of a decoder give other pixels of the same data.
     """
@@ -112,6 +114,7 @@ class Dataset:
     val: Split
     test: Split
     encoded: str | None = None
+    whitening: Whitening | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -123,6 +126,17 @@ class Dataset:
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Return images [..., C, H, W], as networks see them, as pixels: 0 is black and 1 white."""
+        return to_pixels(images, self.mean, self.std, self.whitening)
+
+    def whitened(self, whitening: Whitening) -> "Dataset":
+        """Return the same data on the CPU, normalised so far, in whitened space."""
+        train, val, test = (
+            Split(whitening.of_all(split.images), split.labels) for split in (self.train, self.val, self.test)
+        )
+        return replace(self, train=train, val=val, test=test, whitening=whitening)
 
     def to(self, device: torch.device) -> "Dataset":
         """Return the same data on another device."""
@@ -137,6 +151,8 @@ class Dataset:
         for name, split in (("train", self.train), ("val", self.val), ("test", self.test)):
             images = split.images.levels if isinstance(split.images, Pixels) else split.images
             arrays |= {f"{name}_images": images.cpu().numpy(), f"{name}_labels": split.labels.cpu().numpy()}
+        if self.whitening is not None:
+            arrays |= {"white_mean": self.whitening.mean.numpy(), "white_matrix": self.whitening.matrix.numpy()}
         about = {key: getattr(self, key) for key in ABOUT}
         return about | {"mean": self.mean.numpy(), "std": self.std.numpy()} | arrays
 
@@ -151,21 +167,26 @@ class Dataset:
             return Split(Pixels(images, mean, std) if images.dtype == torch.uint8 else images, labels)
 
         about = {key: values[key] for key in ABOUT}
+        if "white_mean" in tensors:
+            about["whitening"] = Whitening(tensors["white_mean"], tensors["white_matrix"])
         return cls(mean=mean, std=std, train=split("train"), val=split("val"), test=split("test"), **about)
 
 
-def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Dataset:
-    """Read and split `config.dataset`, on the CPU, and compute its normalisation.
+def load_dataset(
+    config: DataSettings, data_dir: str | Path | None = None, whitening: Whitening | None = None
+) -> Dataset:
+    """Read and split `config.dataset`, on the CPU, and compute its normalisation and, with `data.zca`, its whitening.
 
-    The validation split is drawn from the training data, by class, with `data.split_seed`; mean and std are those
-    of the rest of the training data. The test data are the source's own.
+    The validation split is drawn from the training data, by class, with `data.split_seed`; mean, std and whitening are
+    those of the rest of the training data. The test data are the source's own.
 
     Args:
         config: the settings of the real data.
         data_dir: folder of downloaded data sets; by default RAYDISTILL_DATA, else ~/.cache/raydistill.
+        whitening: with `data.zca`, use this one, as of an artifact, instead of that of the training data.
 
     Raises:
-        UserError: the data are not there, not images with classes, or cannot be split.
+        UserError: the data are not there, not images with classes, or cannot be split or whitened.
     """
     raw = read_source(config, data_dir)
     try:
@@ -179,7 +200,7 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
     tell_overlaps(parts, config.dataset)
     mean, std = _channel_moments(parts["train"].images)
     train_split, val_split, test_split = (_split(part, mean, std) for part in parts.values())
-    return Dataset(
+    data = Dataset(
         name=config.dataset,
         class_names=raw.class_names,
         mean=mean,
@@ -190,6 +211,9 @@ def load_dataset(config: DataSettings, data_dir: str | Path | None = None) -> Da
         test=test_split,
         encoded=raw.encoded,
     )
+    if config.data.zca is None:
+        return data
+    return data.whitened(whitening or Whitening.of(data.train.images, config.data.zca))
 
 
 def _channel_moments(images: np.ndarray) -> tuple[Tensor, Tensor]:

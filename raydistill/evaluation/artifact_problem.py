@@ -136,11 +136,18 @@ def _real_data(
     Raises:
         UserError: they are not there, do not fit the artifact or, where only those will do, are other ones.
     """
-    data = data or load_dataset(artifact.config, data_dir)
+    data = data or load_dataset(artifact.config, data_dir, artifact.whitening)
     if data.image_shape != artifact.image_shape or data.class_names != artifact.class_names:
         raise UserError(
             f"dataset={data.name} has {data.num_classes} classes of images {data.image_shape}, the artifact "
             f"{len(artifact.class_names)} classes of {artifact.image_shape}"
         )
+    if artifact.whitening is not None and not artifact.whitening.is_close(data.whitening):
+        raise UserError(
+            f"data.zca={artifact.config.data.zca}: the given data are not whitened as the artifact's set was; load "
+            "them with load_dataset(artifact.config, whitening=artifact.whitening)"
+        )
+    if artifact.whitening is None and data.whitening is not None:
+        raise UserError("data.zca: the given data are whitened, the artifact's set was not")
     check_same(data, artifact.provenance, "the distilled set", allow_other_data)
     return data

@@ -15,6 +15,7 @@ from raydistill.method.objective import Objective, objective_of
 from raydistill.networks import Network, build_network
 from raydistill.store.bank import Bank, check_bank, load_bank
 from raydistill.system.device import pick_device, use_precision
+from raydistill.system.errors import UserError
 
 if TYPE_CHECKING:
     from raydistill.method.workers import Workers
@@ -95,6 +96,9 @@ def _parts(
     config: DistillConfig, data: Dataset, bank: Bank | None, device: torch.device
 ) -> tuple[Network, Objective, tuple[InitialWeights, ...]]:
     """Build the network, the objective and the initial weights that settings name."""
+    if (config.data.zca is None) != (data.whitening is None):
+        found = "are not whitened" if data.whitening is None else "are whitened"
+        raise UserError(f"data.zca={config.data.zca}: the given data {found}; load them with the same setting")
     network = build_network(config, data.image_shape, data.num_classes)
     check_transforms(config.data.augment, data.image_shape, "data.augment")
     if bank is not None:

@@ -3,7 +3,7 @@
 import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,15 @@ class TensorBoard:
     Args:
         folder: which `tensorboard --logdir` can show, as any folder above it.
         class_names: of the data set.
-        mean: of the data set, [C], to draw images as pixels.
-        std: of the data set, [C], likewise.
+        to_pixels: of the data set; it returns images as pixels, to draw them.
         start: the iteration to continue from; later entries of an earlier, interrupted process are dropped.
     """
 
     def __init__(
-        self, folder: str | Path, class_names: tuple[str, ...], mean: Tensor, std: Tensor, start: int = 0
+        self, folder: str | Path, class_names: tuple[str, ...], to_pixels: Callable[[Tensor], Tensor], start: int = 0
     ) -> None:
         self.folder = Path(folder)
-        self.class_names, self.mean, self.std = class_names, mean.cpu(), std.cpu()
+        self.class_names, self.to_pixels = class_names, to_pixels
         self.calls = 0
         self.due = 1.0
         self.trouble = ""
@@ -78,7 +77,7 @@ class TensorBoard:
                 step_sizes,
             )  # matplotlib takes long to import.
 
-            images = distilled.images.detach().cpu() * self.std[:, None, None] + self.mean[:, None, None]
+            images = self.to_pixels(distilled.images.detach().cpu())
             rates = distilled.learning_rates.detach().cpu()
             grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)
             with any_letters():

@@ -197,6 +197,7 @@ class Run:
             class_names=data.class_names,
             mean=data.mean,
             std=data.std,
+            whitening=data.whitening,
             weights=fixed,
             metrics={
                 **self.best_metrics,

@@ -1,8 +1,7 @@
 """A distilled set as Arrow tables of plain types.
 
 An image is nested lists of fixed size, so that its type says its shape, and every reader knows the type: images of
-28 x 28 grey pixels are `fixed_size_list<fixed_size_list<fixed_size_list<float>[28]>[28]>[1]`. Format 1 had them as
-fixed-shape tensors.
+28 x 28 grey pixels are `fixed_size_list<fixed_size_list<fixed_size_list<float>[28]>[28]>[1]`.
 """
 
 import json
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor
 
 from raydistill.method import DistilledSet
-from raydistill.method.distilled import inverse_softplus
 
 
 def to_tables(
@@ -93,7 +91,7 @@ def hugging_face(shape: Sequence[int], class_names: Sequence[str]) -> dict[str, 
 def set_from_tables(
     images: pa.Table, schedule: pa.Table, *, steps: int, epochs: int, batch: int, classes: int, channels: int
 ) -> DistilledSet:
-    """Read the set in the tables, bit for bit; of format 1 the last bit of some step sizes may differ.
+    """Read the set in the tables, bit for bit.
 
     The expected sizes are compared with what the files hold before anything of those sizes is made.
 
@@ -106,20 +104,18 @@ def set_from_tables(
     pixels = _pixels(images)
     if pixels.dim() != 4 or pixels.shape[1] != channels or not pixels.numel():
         raise ValueError(f"images are of shape {tuple(pixels.shape[1:])}, not {channels} x H x W")
-    labels = _tensor(column(images, "soft_label", pa.list_(pa.float32(), classes)).flatten()).view(-1, classes)
+    labels = numbers(column(images, "soft_label", pa.list_(pa.float32(), classes)).flatten()).view(-1, classes)
     if len(schedule) != epochs * steps or not (
         _equal(column(schedule, "epoch", pa.int32()), np.repeat(np.arange(epochs), steps))
         and _equal(column(schedule, "step", pa.int32()), np.tile(np.arange(steps), epochs))
     ):
         raise ValueError(f"schedule.arrow is not {epochs} epochs of {steps} steps in order")
-    rates = _tensor(column(schedule, "learning_rate", pa.float32()))
+    rates = numbers(column(schedule, "learning_rate", pa.float32()))
     if not (rates > 0).all() or not all(t.isfinite().all() for t in (pixels, labels, rates)):
         raise ValueError("an image, label or learning rate is not finite, or a learning rate is not positive")
-    raw_rates = inverse_softplus(rates)
-    if "raw_rate" in schedule.column_names:
-        raw_rates = _tensor(column(schedule, "raw_rate", pa.float32()))
-        if not torch.allclose(torch.nn.functional.softplus(raw_rates), rates):
-            raise ValueError("a learning rate is not the softplus of its raw_rate")
+    raw_rates = numbers(column(schedule, "raw_rate", pa.float32()))
+    if not torch.allclose(torch.nn.functional.softplus(raw_rates), rates):
+        raise ValueError("a learning rate is not the softplus of its raw_rate")
     shaped = pixels.view(steps, -1, *pixels.shape[1:]), labels.view(steps, -1, classes)
     return DistilledSet(*shaped, raw_rates.view(epochs, steps))
 
@@ -128,7 +124,7 @@ def weights_from_table(table: pa.Table) -> dict[str, Tensor]:
     """Read initial weights by name; errors as of `set_from_tables`."""
     names = column(table, "name", pa.string()).to_pylist()
     shapes = column(table, "shape", pa.list_(pa.int32())).to_pylist()
-    values = [_tensor(one.values) for one in column(table, "values", pa.large_list(pa.float32()))]
+    values = [numbers(one.values) for one in column(table, "values", pa.large_list(pa.float32()))]
     if len(set(names)) < len(names) or any(math.prod(s) != len(v) for s, v in zip(shapes, values, strict=True)):
         raise ValueError("weights.arrow has a name twice, or a shape that its values do not fill")
     return {name: value.view(shape) for name, value, shape in zip(names, values, shapes, strict=True)}
@@ -153,17 +149,15 @@ def _pixels(images: pa.Table) -> Tensor:
     """Read the column of images as a tensor [N, ...]."""
     kind = next((field.type for field in images.schema if field.name == "image"), pa.null())
     values, shape = column(images, "image", kind), []
-    if isinstance(kind, pa.FixedShapeTensorType):  # Format 1 has these.
-        values, shape = values.storage.flatten(), list(kind.shape)
     while pa.types.is_fixed_size_list(values.type):
         shape.append(values.type.list_size)
         values = values.flatten()
     if values.type != pa.float32() or len(values) != len(images) * math.prod(shape):
         raise ValueError(f"images are {kind}, not float32 in nested lists of fixed size")
-    return _tensor(values).view(len(images), *shape)
+    return numbers(values).view(len(images), *shape)
 
 
-def _tensor(values: pa.Array) -> Tensor:
+def numbers(values: pa.Array) -> Tensor:
     """Copy numbers, which may be read-only, into a tensor; raise ArrowException where one is missing."""
     return torch.from_numpy(values.to_numpy().copy())
 

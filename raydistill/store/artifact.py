@@ -3,11 +3,12 @@
     images.arrow    one row for each image: step, label, soft_label [K], image [C, H, W] float32 in normalised space
     schedule.arrow  one row for each gradient step: epoch, step, learning_rate, and raw_rate, whose softplus that is
     weights.arrow   the initial weights, where they are fixed: name, shape, values
+    whitening.arrow with data.zca, a row for each number of an image: mean (of the mean image), row (of the matrix)
     README.md       for Hugging Face datasets, which would take all Arrow files of a folder for parts of one table
     manifest.json   what it is and the sha256 of each Arrow file; written last: without it there is no artifact
 
 Any Arrow reader opens it, see `raydistill.store.arrow`. Nothing in it is pickled, and nothing is used before its
-sha256 was checked. Format 1 had images as fixed-shape tensors, and no raw_rate.
+sha256 was checked.
 """
 
 import hashlib
@@ -24,14 +25,17 @@ from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.settings import validated
+from raydistill.data.whitening import Whitening, from_pixels, to_pixels
 from raydistill.method import DistilledSet
 from raydistill.store.arrow import set_from_tables, to_tables, weights_from_table
 from raydistill.store.ipc import from_ipc, to_ipc
 from raydistill.store.manifest import MANIFEST, Manifest
+from raydistill.store.whitening_table import whitening_from_table, whitening_table
 from raydistill.system.errors import UserError
 from raydistill.system.storage import open_place, read_file, replace_file, to_json, whole_folder
 
 SUFFIX = ".distilled"
+WHITENING = "whitening.arrow"
 CARD = """---
 configs:
 - {config_name: images, data_files: images.arrow, default: true}
@@ -42,9 +46,12 @@ A data set that raydistill distilled; `raydistill.load` reads it, manifest.json 
 
 
 class ArtifactManifest(Manifest):
-    """The content of manifest.json; `mean` and `std` of each channel give pixels 0..1: image * std + mean."""
+    """The content of manifest.json; `mean` and `std` of each channel give pixels 0..1: image * std + mean.
 
-    formats = (1, 2)
+    Where there is a whitening, images are first brought back from it.
+    """
+
+    formats = (3,)
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[Annotated[float, Field(gt=0)], ...]
@@ -64,6 +71,7 @@ class Artifact:
     class_names: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    whitening: Whitening | None = None
     weights: dict[str, Tensor] | None = None
     metrics: dict[str, float | int | None] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +84,11 @@ class Artifact:
 
     def pixels(self) -> Tensor:
         """Return the images [S, B, C, H, W] in pixel space: 0 is black, 1 white, and learned ones exceed both."""
-        return self.distilled.images * self.std[:, None, None] + self.mean[:, None, None]
+        return to_pixels(self.distilled.images, self.mean, self.std, self.whitening)
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Return images [..., C, H, W] of pixels in 0..1 as networks that were trained on the set must get them."""
+        return from_pixels(pixels, self.mean, self.std, self.whitening)
 
 
 def save(artifact: Artifact, path: str | Path) -> None:
@@ -109,6 +121,8 @@ def save(artifact: Artifact, path: str | Path) -> None:
 def _files(artifact: Artifact) -> dict[str, bytes]:
     """Return the content of an artifact's files by name, the manifest last."""
     tables = to_tables(artifact.distilled, artifact.weights, artifact.class_names)
+    if artifact.whitening is not None:
+        tables[WHITENING] = whitening_table(artifact.whitening)
     files = {name: to_ipc(table) for name, table in tables.items()}
     manifest = ArtifactManifest(
         format_version=ArtifactManifest.formats[-1],
@@ -138,15 +152,16 @@ def load(path: str | Path) -> Artifact:
     mean, std = torch.tensor(manifest.mean), torch.tensor(manifest.std)
     if len(mean) != len(std) or not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
         raise UserError(f"{path}/{MANIFEST}: mean and std are not a finite number for each channel")
+    config = validated(DistillConfig, manifest.config, f"{path}/{MANIFEST}: config: ")
+    names = ["images.arrow", "schedule.arrow"]
+    names += ["weights.arrow"] if "weights.arrow" in manifest.sha256 else []
+    names += [WHITENING] if config.data.zca is not None else []
     tables = {}
-    for name in ("images.arrow", "schedule.arrow", "weights.arrow"):
-        if name == "weights.arrow" and name not in manifest.sha256:
-            continue
+    for name in names:
         data = _read(filesystem, target, name, path)
         if hashlib.sha256(data).hexdigest() != manifest.sha256.get(name):
             raise UserError(f"{path}/{name}: was changed after it was written (its sha256 is not the manifest's)")
         tables[name] = from_ipc(data, f"{path}/{name}")
-    config = validated(DistillConfig, manifest.config, f"{path}/{MANIFEST}: config: ")
     try:
         distilled = set_from_tables(
             tables["images.arrow"],
@@ -158,6 +173,8 @@ def load(path: str | Path) -> Artifact:
             channels=len(manifest.mean),
         )
         weights = weights_from_table(tables["weights.arrow"]) if "weights.arrow" in tables else None
+        shape = distilled.images.shape[2:]
+        whitening = whitening_from_table(tables[WHITENING], shape) if WHITENING in tables else None
     except (ValueError, TypeError, RuntimeError, pa.ArrowException) as error:
         raise UserError(f"{path}: its files do not make a distilled set: {' '.join(str(error).split())}") from error
     return Artifact(
@@ -166,6 +183,7 @@ def load(path: str | Path) -> Artifact:
         class_names=manifest.class_names,
         mean=mean,
         std=std,
+        whitening=whitening,
         weights=weights,
         metrics=manifest.metrics,
         provenance=manifest.provenance,

@@ -203,6 +203,12 @@ def check_bank(
             f"dataset={config.dataset} has the classes {ours}, but bank={config.bank} was trained on "
             f"{bank.config.get('dataset')}, with {theirs}"
         )
+    whitened = flat(bank.config).get("data.zca")
+    if whitened != config.data.zca:
+        raise UserError(
+            f"data.zca={config.data.zca}: the networks of bank={config.bank} were trained with data.zca={whitened}; "
+            "set the same"
+        )
     if bank.shapes != network.shapes:
         made, shape = flat(bank.config).get("network.name"), "x".join(str(n) for n in bank.image_shape)
         wanted = "x".join(str(n) for n in image_shape)

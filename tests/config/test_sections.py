@@ -292,12 +292,15 @@ def test_marks_say_what_a_sweep_may_do():
         if is_marked(DistillConfig, name, SameForAllTrials)
     }
     assert same == {
-        *("dataset", "image_column", "label_column", "image_size", "channels", "background"),
+        *("dataset", "image_column", "label_column", "image_size", "channels", "background", "zca"),
         *("hub", "hub.config", "hub.revision", "hub.split", "val_fraction", "split_seed"),
         *("device", "iterations", "eval_every", "bank", "workers"),
     }
     fit = {name for name in names_in(DistillConfig) if is_marked(DistillConfig, name, DecidesFit)}
-    assert {name.partition(".")[0] for name in fit} == {"network", "weights", "objective", "train_nets"}
+    assert {name.partition(".")[0] for name in fit} == {"data", "network", "weights", "objective", "train_nets"}
+    assert {name for name in fit if name.startswith("data")} == {
+        f"data.augment.{n}" for n in ("shift", "rotate", "scale")
+    }
     assert {"network.width", "network.init.gain", "objective.target"} <= fit
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -75,20 +74,6 @@ print(images["step"].to_pylist(), images["label"].to_pylist(), schedule["learnin
     assert np.array_equal(np.load(tmp_path / "images.npy"), artifact.distilled.images.flatten(0, 1).numpy())
     assert str([0] * 6 + [1] * 6) in out
     assert str(artifact.distilled.labels.flatten(0, 1).argmax(1).tolist()) in out
-
-
-def test_format_1_is_read_bit_for_bit(artifact):
-    """As an older raydistill wrote it: images as fixed-shape tensors, step sizes alone."""
-    folder = Path(__file__).parent / "format_1.distilled"
-    images, schedule = (pa.ipc.open_file(str(folder / f"{n}.arrow")).read_all() for n in ("images", "schedule"))
-    old = load(folder)
-    pixels = torch.tensor(images["image"].combine_chunks().to_numpy_ndarray())
-    assert torch.equal(old.distilled.images.flatten(0, 1), pixels)
-    assert torch.equal(old.distilled.images, artifact.distilled.images)
-    assert torch.equal(old.distilled.labels, artifact.distilled.labels)
-    rates = torch.tensor(schedule["learning_rate"].to_pylist()).view(3, 2)
-    assert torch.equal(old.distilled.raw_rates, DistilledSet.from_rates(pixels, pixels, rates).raw_rates)
-    assert all(torch.equal(old.weights[k], w) for k, w in artifact.weights.items())
 
 
 def test_overwriting_leaves_nothing_behind(artifact, tmp_path):
@@ -173,7 +158,7 @@ def test_other_versions_and_unknown_settings(artifact, tmp_path):
     save(artifact, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 9}))
-    with pytest.raises(UserError, match="format 9; this raydistill reads 1 and 2"):
+    with pytest.raises(UserError, match="format 9; this raydistill reads 3"):
         load(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"config": {"dataset": "digits", "hack": 1}}))
     with pytest.raises(UserError, match="hack"):

@@ -81,7 +81,7 @@ class DistillTrial(tune.Trainable):
             return self._result({}) | {"done": True}
         if self.board is None:
             data = self.data
-            self.board = TensorBoard(self.logdir, data.class_names, data.mean, data.std, start=self.run.iteration)
+            self.board = TensorBoard(self.logdir, data.class_names, data.to_pixels, start=self.run.iteration)
             self.board.hparams(self.searched, list(OBJECTIVES))
         try:
             metrics = self.run.advance() or {}
