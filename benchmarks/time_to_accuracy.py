@@ -31,11 +31,21 @@ def main() -> None:
     for seed in range(options.seeds):
         rows.append(run(seed, settings))
         print(rows[-1], flush=True)
-    columns = ("seconds", "val_accuracy", "test_accuracy", "baseline_random_real", "best_iteration")
-    lines = ["| seed | seconds | val | test | random real | best iteration |", "|---|---|---|---|---|---|"]
+    columns = (
+        "seconds",
+        "val_accuracy",
+        "test_accuracy",
+        "baseline_same_steps",
+        "baseline_best_recipe",
+        "best_iteration",
+    )
+    lines = [
+        "| seed | seconds | val | test | random real, same steps | best recipe | best iteration |",
+        "|---" * 7 + "|",
+    ]
     medians = {name: statistics.median(row[name] for row in rows) for name in columns}
     for seed, row in [*enumerate(rows), ("median", medians)]:
-        accuracies = " | ".join(f"{100 * row[name]:.2f}%" for name in columns[1:4])
+        accuracies = " | ".join(f"{100 * row[name]:.2f}%" for name in columns[1:5])
         lines.append(f"| {seed} | {row['seconds']:.0f} | {accuracies} | {row['best_iteration']:.0f} |")
     print("\n".join(lines))
     today = datetime.date.today().isoformat()

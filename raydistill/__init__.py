@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from raydistill.config.distill_config import DistillConfig
     from raydistill.config.pretrain_config import PretrainConfig
     from raydistill.config.sweep_config import SweepConfig
-    from raydistill.evaluation.accuracy import evaluate
     from raydistill.evaluation.comparison import compare
+    from raydistill.evaluation.testing import evaluate
     from raydistill.method import DistilledSet
     from raydistill.runs.distillation import distill
     from raydistill.runs.pretraining import pretrain
@@ -49,7 +49,7 @@ _HOMES = {
     "UserError": "system.errors",
     "compare": "evaluation.comparison",
     "distill": "runs.distillation",
-    "evaluate": "evaluation.accuracy",
+    "evaluate": "evaluation.testing",
     "load": "store.artifact",
     "pretrain": "runs.pretraining",
     "run_sweep": "sweep.driver",

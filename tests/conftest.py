@@ -110,7 +110,8 @@ def tiny_classifiers() -> None:
 @pytest.fixture
 def small() -> DistillConfig:
     """Seconds, not minutes."""
-    return DistillConfig(iterations=6, eval_every=2, batch_size=32, steps=2, epochs=2, val_nets=2, test_nets=2)
+    config = DistillConfig(iterations=6, eval_every=2, batch_size=32, steps=2, epochs=2, val_nets=2, test_nets=2)
+    return config.changed({"choice.steps": 3, "choice.nets": 1})
 
 
 @pytest.fixture(scope="module")

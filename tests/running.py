@@ -11,6 +11,7 @@ from PIL import Image
 
 COMMAND = [sys.executable, "-m", "raydistill.cli"]
 QUICK = ["--set", "iterations=6", "--set", "eval_every=2", "--set", "batch_size=32", "--set", "device=cpu"]
+QUICK += ["--set", "choice.steps=3"]
 
 
 def run(*arguments, cwd, code=0, before=(), timeout=300, **environment):

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +14,14 @@ from raydistill.commands.screen import (
     Set,
     console,
     one_line_errors,
-    print_accuracy,
     print_json,
 )
+from raydistill.system.errors import UserError
 from raydistill.system.output import say
+
+if TYPE_CHECKING:
+    from raydistill.config.recipe_settings import AnyRecipe
+    from raydistill.store.artifact import Artifact
 
 
 def evaluate(
@@ -27,7 +31,14 @@ def evaluate(
         str | None, typer.Option(help="fixed, random or random_pretrained [default: as distilled].")
     ] = None,
     bank: Annotated[str | None, typer.Option(help="Another bank of pretrained networks, or published.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Another number of passes over the set.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Another number of passes over a set with a schedule.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="schedule, adam, sgd, or auto: chosen on validation [default: the set's].")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Override a setting of the recipe, as recipe.lr=0.01."),
+    ] = None,
     nets: Annotated[
         int | None, typer.Option(help="Networks to average over [default: the config's test_nets].")
     ] = None,
@@ -38,37 +49,56 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Test a distilled set: accuracy over fresh networks, beside random real images."""
+    """Test a distilled set: accuracy over fresh networks, trained by its recipe, beside random real images."""
     with one_line_errors(debug):
         from raydistill.store.artifact import load
 
         loaded = load(artifact)
+        from raydistill.commands.results import network_of, print_accuracy
         from raydistill.evaluation.artifact_problem import EvalOptions
-        from raydistill.evaluation.baselines import evaluate_with_baseline
+        from raydistill.evaluation.testing import final_test_of_artifact
         from raydistill.system.device import use_threads
+
+        wanted = _recipe(loaded, recipe, overrides or [])
 
         use_threads()
         start = time.perf_counter()
         with console.status("testing"):
-            result, baseline, same_data = evaluate_with_baseline(
+            found, problem, same_data = final_test_of_artifact(
                 loaded,
-                EvalOptions(network, weights, bank, epochs, nets, seed, device),
+                EvalOptions(network, weights, bank, epochs, wanted, nets, seed, device),
                 data_dir,
                 allow_other_data,
             )
         metrics = {
-            **result.metrics("test_"),
-            "nets": result.nets,
+            **found.metrics,
             "num_images": loaded.distilled.num_images,
-            "baseline_random_real": baseline.accuracy,
+            "recipe": found.recipe.model_dump(mode="json"),
+            "baseline_recipe": found.baseline_recipe.model_dump(mode="json"),
+            **network_of(problem.config),
             "artifact": artifact,
             "seconds": time.perf_counter() - start,
             "iterations": loaded.metrics.get("iterations"),
             **({} if same_data else {"other_data": True}),
         }
-        print_accuracy(metrics)
+        print_accuracy(metrics, problem.config.network, found.recipe, found.baseline_recipe)
         if as_json:
             print_json(metrics)
+
+
+def _recipe(artifact: "Artifact", name: str | None, overrides: list[str]) -> "AnyRecipe | None":
+    """Return the recipe that options name, made of the one that is named or else of the artifact's; None for that."""
+    from raydistill.config.overrides import with_overrides
+    from raydistill.config.recipe_settings import RecipeSettings
+    from raydistill.config.settings import validated
+
+    if name is None and not overrides:
+        return None
+    for override in overrides:
+        if not override.startswith("recipe."):
+            raise UserError(f"--set {override}: evaluate takes settings of the recipe, as recipe.lr=0.01")
+    values = {"recipe": artifact.recipe.model_dump() if name is None else name}
+    return validated(RecipeSettings, with_overrides(values, overrides, RecipeSettings)).recipe
 
 
 def baselines(

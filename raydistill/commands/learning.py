@@ -16,7 +16,6 @@ from raydistill.commands.screen import (
     console,
     one_line_errors,
     print_json,
-    print_result,
     print_stopped,
 )
 from raydistill.system.errors import Stopped, UserError
@@ -78,6 +77,8 @@ def distill(
                 watchers=(ProgressBar(console), TensorBoardWatcher(folder)),
             )
         path = folder / f"best{SUFFIX}"
+        from raydistill.commands.results import print_result
+
         print_result(artifact, path, folder)
         if as_json:
             print_json(_result(artifact, path))
@@ -150,7 +151,13 @@ def _name(settings: "DistillConfig | PretrainConfig") -> str:
 
 
 def _result(artifact: "Artifact", path: Path) -> dict[str, Any]:
-    keys = ("test_accuracy", "test_accuracy_std", "test_accuracy_before", "nets", "num_images", "baseline_random_real")
-    return {**artifact.metrics, **{key: artifact.metrics.get(key) for key in keys}, "artifact": str(path)} | (
-        {"other_data": True} if artifact.provenance.get("other_data") else {}
-    )
+    from raydistill.commands.results import network_of
+
+    return {
+        **artifact.metrics,
+        "recipe": artifact.recipe.model_dump(mode="json"),
+        "baseline_recipe": artifact.provenance.get("baseline_recipe"),
+        **network_of(artifact.config),
+        "artifact": str(path),
+        **({"other_data": True} if artifact.provenance.get("other_data") else {}),
+    }

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from raydistill.config.network_settings import described
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.runs.run import Metrics, Run
@@ -34,7 +35,7 @@ class ProgressBar(Watcher):
         images = run.current.num_images
         say(
             self.console,
-            f"{config.dataset} ({len(data.train)} training images) into {images}, {config.network.name}, "
+            f"{config.dataset} ({len(data.train)} training images) into {images}, {described(config.network)}, "
             f"{config.weights} weights, on {run.problem.device}",
         )
         self.bar.update(self.task, total=config.iterations, completed=run.iteration)
@@ -99,7 +100,7 @@ class PretrainBar(PretrainWatcher):
         self.config = config
         say(
             self.console,
-            f"{config.dataset}: {config.nets} networks ({config.network.name}), {config.epochs} epochs each",
+            f"{config.dataset}: {config.nets} networks ({described(config.network)}), {config.epochs} epochs each",
         )
         self.bar.update(self.task, total=config.nets * config.epochs)
         if self.console.is_terminal:

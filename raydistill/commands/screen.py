@@ -1,19 +1,16 @@
-"""Parts that commands share: options, results on the screen, and errors on one line."""
+"""Parts that commands share: options, and errors and JSON on one line."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from raydistill.system.errors import Diverged, UserError
 from raydistill.system.output import in_a_line, lost_output, plain_console, say
 from raydistill.system.shell import command, typed
-
-if TYPE_CHECKING:
-    from raydistill.store.artifact import Artifact
 
 console = plain_console()
 errors = plain_console(stderr=True)
@@ -57,48 +54,10 @@ def _end_with(error: str) -> None:
     raise typer.Exit(2) from None
 
 
-def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
-    """Print how a run ended, and the commands to type next."""
-    if "diverged" in artifact.provenance:
-        say(console, ("diverged:", "yellow"), f" {artifact.provenance['diverged']}; the best set before is kept")
-    elif artifact.metrics.get("stopped"):
-        done = f"stopped at iteration {artifact.metrics['iterations']} of {artifact.config.iterations}"
-        print_stopped(done, "raydistill", "distill", "--resume", folder)
-    print_accuracy(artifact.metrics)
-    say(console, "look at the images, the training, or test other networks:")
-    for words in (
-        ("raydistill", "show", path, "-o", "grid.png"),
-        ("tensorboard", "--logdir", folder),
-        ("raydistill", "evaluate", path, "--network", "convnet"),
-    ):
-        say(console, f"  {typed(command(*words))}")
-
-
 def print_stopped(done: str, *words: str | Path) -> None:
     """Print how far a command came that was stopped before its end, and the command that resumes its work."""
     say(console, f"{done}; to resume:")
     say(console, f"  {typed(command(*words))}")
-
-
-def print_accuracy(metrics: dict[str, Any]) -> None:
-    """Print the results of a test."""
-    accuracy, std, nets = (metrics[key] for key in ("test_accuracy", "test_accuracy_std", "nets"))
-    over = f"± {100 * std:.1f} over {nets} networks" if nets > 1 else "on its one network"
-    say(
-        console,
-        (f"{metrics['num_images']} images: test accuracy {100 * accuracy:.1f}% {over}", "bold"),
-        f" ({100 * metrics['test_accuracy_before']:.1f}% before); as many random real images: "
-        f"{100 * metrics['baseline_random_real']:.1f}%",
-    )
-    if "test_attack_success" in metrics:
-        for name, what in (
-            ("class_accuracy", "the attacked class is recognised"),
-            ("attack_success", "and taken for the target"),
-            ("other_accuracy", "the others are recognised"),
-        ):
-            before, after = metrics[f"test_{name}_before"], metrics[f"test_{name}"]
-            say(console, f"  {what:33} {100 * after:5.1f}% ({100 * before:.1f}% before)")
-        say(console, "  test accuracy here is the mean of the last two")
 
 
 def print_json(values: dict[str, Any]) -> None:

@@ -3,14 +3,17 @@
 from rich.table import Table
 from rich.text import Text
 
+from raydistill.config.network_settings import described
 from raydistill.evaluation.comparison import Comparison
 
 
 def baselines_table(comparison: Comparison) -> Table:
     """Return a row for each kind of set: accuracy by gradient steps and by nearest neighbours, with what was chosen."""
     config = comparison.config
-    title = f"{comparison.num_images} images of {config.dataset}, {config.network.name}, {config.weights} weights, "
-    table = Table(title=Text(f"{title}gradient steps: {config.grad_steps}"), title_justify="left")
+    title = (
+        f"{comparison.num_images} images of {config.dataset}, {described(config.network)}, {config.weights} weights, "
+    )
+    table = Table(title=Text(f"{title}gradient steps: {comparison.grad_steps}"), title_justify="left")
     table.add_column("images")
     for column in ("gradient steps", "networks", "step size", "k-NN", "k"):
         table.add_column(column, justify="right")

@@ -21,12 +21,13 @@ from raydistill.config.learned_settings import (
 )
 from raydistill.config.marks import DecidesFit, SameForAllTrials
 from raydistill.config.network_settings import NetworkSettings
+from raydistill.config.recipe_settings import RecipeSettings
 from raydistill.config.sections import ShortForm
 from raydistill.config.settings import Seed
 from raydistill.config.solver_settings import RidgeSettings, Solver, UnrollSettings
 
 
-class DistillConfig(DataSettings, NetworkSettings):
+class DistillConfig(DataSettings, NetworkSettings, RecipeSettings):
     """What to distil, into how much, and how.
 
     The defaults that differ from Wang et al. 2018 were chosen on MNIST with 10 images and a fixed LeNet;

@@ -52,6 +52,10 @@ class NetworkBase(Settings):
     """Distribution of the initial weights: xavier, kaiming, normal, orthogonal, zero, one, constant, default, or a
     section as {name: normal, gain: 0.1}."""
 
+    def about(self) -> dict[str, str | int]:
+        """Return what a result should say of the network beside its name, by name."""
+        return {}
+
 
 class LeNetSettings(NetworkBase):
     """LeNet."""
@@ -77,6 +81,10 @@ class ConvNetSettings(NetworkBase):
     depth: int = Field(3, ge=1, le=10)
     """Blocks; each halves the image."""
 
+    def about(self) -> dict[str, str | int]:
+        """Return width, depth and normalisation: papers call networks ConvNet that differ in these."""
+        return {"width": self.width, "depth": self.depth, "norm": "instance"}
+
 
 class TorchvisionSettings(NetworkBase):
     """A classifier of torchvision."""
@@ -88,6 +96,16 @@ class TorchvisionSettings(NetworkBase):
 AnyNetwork = Annotated[
     LeNetSettings | AlexCifarNetSettings | ConvNetSettings | TorchvisionSettings, ShortForm("name"), DecidesFit()
 ]
+
+
+def described(network: "LeNetSettings | AlexCifarNetSettings | ConvNetSettings | TorchvisionSettings") -> str:
+    """Return a network's name as it should stand beside a result.
+
+    >>> described(ConvNetSettings(width=32))
+    'convnet (width 32, depth 3, instance norm)'
+    """
+    parts = [f"{value} norm" if name == "norm" else f"{name} {value}" for name, value in network.about().items()]
+    return f"{network.name} ({', '.join(parts)})" if parts else network.name
 
 
 class NetworkSettings(Settings):

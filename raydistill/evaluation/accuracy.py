@@ -3,27 +3,28 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from raydistill.data import Dataset, Split
-from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
+from raydistill.config.recipe_settings import Recipe, ScheduleRecipe
+from raydistill.data import Split
 from raydistill.evaluation.problem import Problem
 from raydistill.kernels.recorded import recorded
-from raydistill.method import DistilledSet, train
+from raydistill.method import DistilledSet
 from raydistill.method.objective import CLASSIFY, Objective
+from raydistill.method.recipe import train_by
 from raydistill.method.unroll import Apply, vmap_over
 from raydistill.networks import Network
-from raydistill.store.artifact import Artifact, load
 from raydistill.system.gpu_memory import is_out_of_gpu_memory
 
-TRAIN_CHUNK = 16  # The number of networks that are trained at once.
+TRAIN_CHUNK = 16  # The most networks that are trained at once.
+CPU_PIXELS = 10_000  # The most pixels of one optimizer step, over all networks, that a CPU computes at once.
 TEST_NETWORKS = 16  # The number of networks that are tested at once.
 TEST_IMAGES = 500  # The number of images that they are tested on at once.
 WORST_LOSS = 1e6  # It replaces infinite and undefined losses, so that one diverged network does not hide the others.
+SCHEDULE = ScheduleRecipe()
 Result = TypeVar("Result")
 
 
@@ -62,66 +63,27 @@ class Evaluation:
         return {f"{prefix}{name}{suffix}": value for name, value in values.items()}
 
 
-def evaluate(
-    artifact: Artifact | str | Path,
-    *,
-    network: str | None = None,
-    weights: str | None = None,
-    bank: str | None = None,
-    epochs: int | None = None,
-    nets: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    data: Dataset | None = None,
-    data_dir: str | Path | None = None,
-    allow_other_data: bool = False,
+def evaluate_on(
+    problem: Problem, distilled: DistilledSet, part: Literal["validation", "test"], recipe: Recipe = SCHEDULE
 ) -> Evaluation:
-    """Test an artifact on networks that were not used to make it, before and after training on it.
-
-    Args:
-        artifact: the artifact, or its folder or address.
-        network: another network than the one it was distilled for.
-        weights: "fixed", "random" or "random_pretrained"; by default as it was distilled, and random for another
-            network.
-        bank: another bank of pretrained networks than the one it was distilled with; all of its networks are used. Or
-            "published".
-        epochs: another number of passes over the set; the learned step sizes are used again from the first.
-        nets: how many networks to average over; by default one with fixed weights, else the config's `test_nets`.
-        seed: the seed of the random weights; no training uses these draws.
-        device: auto, cpu, cuda or cuda:N.
-        data: the real data, where they are loaded already; else they are read from where the artifact says.
-        data_dir: the folder of downloaded data sets.
-        allow_other_data: take other data than those that the set was made from.
-
-    Returns:
-        The measures after training; those before it are in `more`, with names that end in `_before`.
-
-    Raises:
-        UserError: the artifact cannot be read, or the network or the data do not fit it.
-    """
-    artifact = artifact if isinstance(artifact, Artifact) else load(artifact)
-    options = EvalOptions(network, weights, bank, epochs, nets, seed, device)
-    return before_and_after(*problem_of_artifact(artifact, options, data, data_dir, allow_other_data))
-
-
-def evaluate_on(problem: Problem, distilled: DistilledSet, part: Literal["validation", "test"]) -> Evaluation:
     """Train the networks that a problem holds out for a part on a set, and test them on the part's real images."""
     split = problem.data.val if part == "validation" else problem.data.test
-    return evaluate_set(problem.network, distilled, problem.held_out(part), split, problem.objective)
+    trained = train_networks(problem.network, distilled, problem.held_out(part), recipe, problem.config.seed)
+    return evaluate_networks(problem.network, trained, split, problem.objective)
 
 
-def before_and_after(problem: Problem, distilled: DistilledSet) -> Evaluation:
+def before_and_after(problem: Problem, distilled: DistilledSet, recipe: Recipe) -> Evaluation:
     """Test a set on the test images; `more` holds what the networks could do before, under names in `_before`."""
     start, images = problem.held_out("test"), problem.data.test
     before = evaluate_networks(problem.network, start, images, problem.objective).metrics("", "_before")
-    after = evaluate_on(problem, distilled, "test")
+    after = evaluate_on(problem, distilled, "test", recipe)
     return replace(after, more=after.more | before)
 
 
 def evaluate_set(
     network: Network, distilled: DistilledSet, weights: Tensor, split: Split, objective: Objective = CLASSIFY
 ) -> Evaluation:
-    """Train the networks that start from weights [N, W] on the set, and test each on the split."""
+    """Train the networks that start from weights [N, W] on the set by its schedule, and test each on the split."""
     return evaluate_networks(network, train_networks(network, distilled, weights), split, objective)
 
 
@@ -131,9 +93,43 @@ def evaluate_networks(network: Network, weights: Tensor, split: Split, objective
     return Evaluation.of(objective.measures(confusion), losses)
 
 
-def train_networks(network: Network, distilled: DistilledSet, weights: Tensor) -> Tensor:
-    """Train networks on the set from weights [N, W], and return their weights [N, W] after it."""
-    return torch.cat(_in_chunks(lambda chunk: train(network, distilled, chunk), weights, TRAIN_CHUNK))
+def train_networks(
+    network: Network, distilled: DistilledSet, weights: Tensor, recipe: Recipe = SCHEDULE, seed: int = 0
+) -> Tensor:
+    """Train networks on one set from weights [N, W], and return their weights [N, W] after it."""
+    stacked = DistilledSet.stack([distilled])
+
+    def trained(chunk: Tensor) -> Tensor:
+        return train_by(recipe, network, stacked, chunk[None], seed)[0]
+
+    return torch.cat(_in_chunks(trained, weights, _at_once(recipe, stacked)))
+
+
+def train_one_each(
+    network: Network, sets: DistilledSet, weights: Tensor, recipe: Recipe = SCHEDULE, seed: int = 0
+) -> Tensor:
+    """Train one network on each of D stacked sets, from weights [D, W]; return their weights [D, W] after it."""
+
+    def trained(numbers: Tensor) -> Tensor:
+        some = DistilledSet(sets.images[numbers], sets.labels[numbers], sets.raw_rates[numbers])
+        return train_by(recipe, network, some, weights[numbers, None], seed)[:, 0]
+
+    numbers = torch.arange(len(weights), device=weights.device)
+    return torch.cat(_in_chunks(trained, numbers, _at_once(recipe, sets)))
+
+
+def _at_once(recipe: Recipe, sets: DistilledSet) -> int:
+    """Return how many networks an optimizer should train at once on stacked sets.
+
+    On a CPU several at once share the overhead of small operations, and share the cache in large ones: a ConvNet takes
+    half the time with 8 at once on 10 images of 8 x 8, and twice the time on 100 of 28 x 28.
+    """
+    if isinstance(recipe, ScheduleRecipe) or sets.images.device.type != "cpu":
+        return TRAIN_CHUNK
+    *_, channels, height, width = sets.images.shape
+    count = sets.images.shape[1] * sets.images.shape[2]
+    pixels = min(recipe.batch or count, count) * channels * height * width
+    return max(1, min(TRAIN_CHUNK, CPU_PIXELS // pixels))
 
 
 def score(network: Network, weights: Tensor, split: Split) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import AnyRecipe, ScheduleRecipe
 from raydistill.config.settings import checked_seed
 from raydistill.data import Dataset, check_same, load_dataset
 from raydistill.evaluation.problem import Problem
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import BankWeights, FixedWeights, InitialWeights, RandomWeights
 from raydistill.method.objective import objective_of
+from raydistill.method.recipe import check_recipe
 from raydistill.networks import Network, build_network
 from raydistill.store.artifact import Artifact
 from raydistill.store.bank import check_bank, load_bank
@@ -27,6 +29,7 @@ class EvalOptions:
     weights: str | None = None
     bank: str | None = None
     epochs: int | None = None
+    recipe: AnyRecipe | str | None = None
     nets: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -56,6 +59,10 @@ def problem_of_artifact(
     """
     device = pick_device(options.device)
     config = _tested_config(artifact, options, device)
+    if options.epochs is not None and not isinstance(config.recipe, ScheduleRecipe):
+        name = config.recipe.name
+        raise UserError(f"epochs={options.epochs}: is for recipe=schedule, not {name}, whose length is recipe.steps")
+    check_recipe(config.recipe, artifact.distilled)
     distilled = artifact.distilled if options.epochs is None else artifact.distilled.with_epochs(options.epochs)
     network = build_network(config, artifact.image_shape, len(artifact.class_names))
     start = _initial_weights(artifact, config, network, options)
@@ -83,6 +90,7 @@ def _tested_config(artifact: Artifact, options: EvalOptions, device: torch.devic
     rounded = config.precision == "tf32" and device.type != "cuda"  # A CPU tests in float32 what a GPU made in tf32.
     if not same:  # The other network has its own width and depth, and the initialiser of the artifact's network.
         config = config.changed({"network": {"name": options.network, "init": config.network.init}})
+    config = config.changed({"recipe": artifact.recipe if options.recipe is None else options.recipe})
     update = {
         "weights": weights,
         "bank": options.bank or config.bank,
@@ -125,7 +133,7 @@ def _networks_of_bank(artifact: Artifact, config: DistillConfig, network: Networ
         raise UserError(
             f"nets={options.nets}: bank={config.bank} has only {count} networks that the set was not made with"
         )
-    return BankWeights(bank.networks, 0, count)
+    return BankWeights(bank.networks, artifact.config.val_nets if known else 0, count)
 
 
 def _real_data(

@@ -1,21 +1,20 @@
 """Baselines: sets of the size of a distilled one that are not learned (Wang et al. 2018, section 4)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydistill.data import Split, is_same
-from raydistill.evaluation.accuracy import Evaluation, before_and_after, confusions, train_networks
-from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
+from raydistill.config.recipe_settings import OptimizerRecipe, Recipe
+from raydistill.data import Split
+from raydistill.evaluation.accuracy import Evaluation, confusions, train_networks, train_one_each
 from raydistill.evaluation.baseline_images import average_images, classes_for, kmeans_images
 from raydistill.evaluation.knn import ByNeighbours, by_neighbours, neighbour_accuracies
 from raydistill.evaluation.problem import Problem
+from raydistill.evaluation.recipes import Chosen, best_recipe
 from raydistill.method import DistilledSet
 from raydistill.method.rng import named_generator
-from raydistill.store.artifact import Artifact
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # The fixed step sizes to choose from.
 DRAWS = 8  # The number of sets of random images, and of networks.
@@ -47,27 +46,19 @@ class Judged:
     knn: ByNeighbours
 
 
-def random_real(problem: Problem, like: DistilledSet) -> Evaluation:
-    """Test random real training images, as many as in `like`, trained on for as many gradient steps.
+def random_real(problem: Problem, like: DistilledSet, recipe: Recipe) -> tuple[Evaluation, Evaluation, Chosen]:
+    """Test random real training images, as many as in a set that is trained on by a recipe.
 
-    All steps have one fixed size, the one of `RATES` with the best validation accuracy. The mean is over `DRAWS`
-    draws of images, each with a network of its own.
-    """
-    baselines = Baselines(problem, like)
-    return baselines.by_gradient(baselines.random_sets(DRAWS, "random real"))[0]
-
-
-def evaluate_with_baseline(
-    artifact: Artifact, options: EvalOptions, data_dir: str | Path | None = None, allow_other_data: bool = False
-) -> tuple[Evaluation, Evaluation, bool]:
-    """Test a set as `evaluate` does, and random real images on the same networks.
+    Both means are over the same `DRAWS` draws of images, each with a network of its own.
 
     Returns:
-        Both evaluations, and whether the data are those that the set was made from.
+        The result of as many gradient steps, by the recipe, or for a learned schedule by steps of one fixed size, the
+        one of `RATES` with the best validation accuracy; the result of the recipe with the best validation accuracy;
+        and that recipe.
     """
-    problem, distilled = problem_of_artifact(artifact, options, None, data_dir, allow_other_data)
-    result = before_and_after(problem, distilled)
-    return result, random_real(problem, distilled), is_same(problem.data, artifact.provenance)
+    baselines = Baselines(problem, like, recipe)
+    images = baselines.random_sets(DRAWS, "random real")
+    return baselines.by_gradient(images)[0], *baselines.by_best_recipe(images)
 
 
 class Baselines:
@@ -79,11 +70,14 @@ class Baselines:
         problem: what networks are trained and tested on; its settings' seed is that of every draw. Where the initial
             weights are fixed, all sets are trained on by the one network there is.
         like: a set of the size and number of gradient steps wanted, on the problem's device.
+        recipe: how networks are trained on it, and on the baselines. In place of a learned schedule they get as many
+            gradient steps of one fixed size.
         draws: the number of sets of random images, and of networks.
     """
 
-    def __init__(self, problem: Problem, like: DistilledSet, draws: int = DRAWS) -> None:
-        self.problem, self.draws = problem, draws
+    def __init__(self, problem: Problem, like: DistilledSet, recipe: Recipe, draws: int = DRAWS) -> None:
+        self.problem, self.recipe, self.draws = problem, recipe, draws
+        self.rates = (recipe.lr,) if isinstance(recipe, OptimizerRecipe) else RATES
         self.network, self.data, self.objective = problem.network, problem.data, problem.objective
         self.start, self.seed = problem.initial_weights[0], problem.config.seed
         self.raw_rates = like.raw_rates
@@ -126,9 +120,19 @@ class Baselines:
 
     def by_gradient(self, images: Tensor) -> tuple[Evaluation, float]:
         """Train on D sets [D, S, B, C, H, W]; return the test accuracy and the step size that validation chose."""
-        trained = {rate: self._trained(images, rate) for rate in RATES}
-        rate = max(RATES, key=lambda rate: self._tested(trained[rate], self.val).accuracy)
+        trained = {rate: self._trained(images, rate) for rate in self.rates}
+        rate = max(self.rates, key=lambda rate: self._tested(trained[rate], self.val).accuracy)
         return self._tested(trained[rate], self.data.test), rate
+
+    def by_best_recipe(self, images: Tensor) -> tuple[Evaluation, Chosen]:
+        """Train on D sets [D, S, B, C, H, W] by the recipe that validation finds on the first few; return the test."""
+        few = images[: self.problem.config.choice.nets]
+
+        def worth(recipe: Recipe) -> float:
+            return self._tested(self._one_each(few, recipe), self.data.val).accuracy
+
+        chosen = best_recipe(worth, self.problem, self._sets(images)[0])
+        return self._tested(self._one_each(images, chosen.recipe), self.data.test), chosen
 
     def by_neighbours(self, images: Tensor) -> ByNeighbours:
         """Test D sets [D, S, B, C, H, W] as neighbours of real images."""
@@ -140,7 +144,8 @@ class Baselines:
         It is the mean over a few networks, others than those of the test, so that no set wins by a lucky network.
         """
         weights = self.start.sample(POOL_NETWORKS, named_generator(self.seed, "pool weights")).to(self.problem.device)
-        trained = [train_networks(self.network, self._set(images, rate), weights) for images in pool]
+        sets = self._sets(pool, rate)
+        trained = [train_networks(self.network, each, weights, self.recipe, self.seed) for each in sets]
         confusion, _ = confusions(self.network, torch.cat(trained), self.train, self.objective)
         return self.objective.measures(confusion)["accuracy"].view(len(pool), -1).mean(1)
 
@@ -153,15 +158,24 @@ class Baselines:
         return pool[worth.topk(self.draws).indices]
 
     def _trained(self, images: Tensor, rate: float) -> Tensor:
-        """Train all networks on the one set, or one network on each of several; return their weights [N, W]."""
-        sets = [self._set(i, rate) for i in images]
-        if len(sets) == 1:
-            return train_networks(self.network, sets[0], self.networks)
-        starts = self.networks[torch.arange(len(sets)) % len(self.networks)]
-        return torch.cat([train_networks(self.network, s, w[None]) for s, w in zip(sets, starts, strict=True)])
+        """Train all networks on the one set, or one network on each of several; return their weights [N, W].
 
-    def _set(self, images: Tensor, rate: float) -> DistilledSet:
-        return DistilledSet.from_rates(images, self.labels, torch.full_like(self.raw_rates, rate))
+        The rate is the size of the gradient steps where the recipe is a schedule.
+        """
+        if len(images) > 1:
+            return self._one_each(images, self.recipe, rate)
+        [alone] = self._sets(images, rate)
+        return train_networks(self.network, alone, self.networks, self.recipe, self.seed)
+
+    def _one_each(self, images: Tensor, recipe: Recipe, rate: float = RATES[0]) -> Tensor:
+        """Train one network on each set, by a recipe or, where that is a schedule, with steps of this size."""
+        starts = self.networks[torch.arange(len(images)) % len(self.networks)]
+        return train_one_each(self.network, DistilledSet.stack(self._sets(images, rate)), starts, recipe, self.seed)
+
+    def _sets(self, images: Tensor, rate: float = RATES[0]) -> list[DistilledSet]:
+        """Return sets of images [D, S, B, C, H, W] with a schedule of steps of one size."""
+        rates = torch.full_like(self.raw_rates, rate)
+        return [DistilledSet.from_rates(each, self.labels, rates) for each in images]
 
     def _tested(self, networks: Tensor, split: Split) -> Evaluation:
         confusion, losses = confusions(self.network, networks, split, self.objective)

@@ -6,6 +6,7 @@ from typing import Any
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.overrides import with_overrides
+from raydistill.config.recipe_settings import ScheduleRecipe
 from raydistill.config.settings import read_yaml, validated
 from raydistill.data import Dataset, is_same, load_dataset
 from raydistill.evaluation.accuracy import evaluate_on
@@ -13,6 +14,8 @@ from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artif
 from raydistill.evaluation.baselines import Baselines, ByGradient, Judged
 from raydistill.evaluation.knn import by_neighbours
 from raydistill.evaluation.problem import Problem
+from raydistill.evaluation.recipes import recipe_so_far
+from raydistill.method.recipe import grad_steps
 from raydistill.store.artifact import Artifact, load
 from raydistill.store.bank import adapted
 from raydistill.system.errors import UserError
@@ -26,12 +29,20 @@ class Comparison:
     rows: dict[str, Judged]
     config: DistillConfig
     num_images: int
+    grad_steps: int
+    """How many gradient steps networks are trained for on each."""
     other_data: bool = False
     """Whether the data differ from those that the distilled set was made from."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
-        about = {"num_images": self.num_images, "dataset": self.config.dataset, "network": self.config.network.name}
+        network = {"name": self.config.network.name, **self.config.network.about()}
+        about = {
+            "num_images": self.num_images,
+            "grad_steps": self.grad_steps,
+            "dataset": self.config.dataset,
+            "network": network,
+        }
         if self.other_data:
             about["other_data"] = True
         return {"baselines": {name: asdict(row) for name, row in self.rows.items()}, **about}
@@ -66,7 +77,9 @@ def compare(
     config = adapted(source.model_copy(update={"device": device or source.device}))
     problem = Problem.of(config, data or load_dataset(config, data_dir))
     like = problem.distiller().learned.unstack()[0]  # The set that a run would start with.
-    return Comparison(Baselines(problem, like, draws).all(), config, like.num_images)
+    recipe = recipe_so_far(problem, like)
+    rows = Baselines(problem, like, recipe, draws).all()
+    return Comparison(rows, config, like.num_images, grad_steps(recipe, like))
 
 
 def _compare_artifact(
@@ -80,10 +93,13 @@ def _compare_artifact(
     options = EvalOptions(seed=artifact.config.seed, device=device)  # The networks are those of the end of the run.
     problem, distilled = problem_of_artifact(artifact, options, data, data_dir, allow_other_data)
     data, classes = problem.data, distilled.labels.argmax(-1)
-    result = evaluate_on(problem, distilled, "test")
+    result = evaluate_on(problem, distilled, "test", artifact.recipe)
     near = by_neighbours(distilled.images[None], classes, data.val, data.test, problem.objective)
-    rows = {"distilled": Judged(ByGradient.of(result, None), near), **Baselines(problem, distilled, draws).all()}
-    return Comparison(rows, problem.config, distilled.num_images, not is_same(data, artifact.provenance))
+    rate = None if isinstance(artifact.recipe, ScheduleRecipe) else artifact.recipe.lr
+    others = Baselines(problem, distilled, artifact.recipe, draws).all()
+    rows = {"distilled": Judged(ByGradient.of(result, rate), near), **others}
+    steps = grad_steps(artifact.recipe, distilled)
+    return Comparison(rows, problem.config, distilled.num_images, steps, not is_same(data, artifact.provenance))
 
 
 def read_source(name: str | None, overrides: list[str]) -> Artifact | DistillConfig:

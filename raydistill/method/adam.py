@@ -29,13 +29,13 @@ class Adam:
         """Make one update, with learning rates [P] for each parameter."""
         self.count += 1
         unbias_mean, unbias_square = (1 - beta**self.count for beta in self.betas)
-        root = unbias_square.sqrt().float()
         parts = zip(self.parameters, gradients, self.means, self.squares, rates, strict=True)
         for parameter, gradient, mean, square, rate in parts:
             mean.lerp_(gradient, 1 - self.betas[0])
             square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+            root = unbias_square.sqrt().to(parameter.dtype)
             change = mean / (square.sqrt() / root + self.epsilon)
-            scale = (rate / unbias_mean).float()
+            scale = (rate / unbias_mean).to(parameter.dtype)
             parameter.sub_(change * scale.view(-1, *[1] * (parameter.dim() - 1)))
 
     def state_dict(self) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def distill(
 
     Returns:
         The artifact of the best set by validation accuracy. Its metrics hold test_accuracy, test_accuracy_std,
-        nets, baseline_random_real, num_images, iterations, seconds, and stopped=1 where `stop` ended it.
+        nets, baseline_same_steps, baseline_best_recipe, num_images, iterations, seconds, and stopped=1 where `stop`
+        ended it.
 
     Raises:
         UserError: the settings do not fit the data, there is nothing to resume or the data are others, or the folder

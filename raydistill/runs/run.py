@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import Recipe
 from raydistill.data import Dataset, identity, is_same
-from raydistill.evaluation.accuracy import WORST_LOSS, Evaluation, before_and_after, evaluate_on
-from raydistill.evaluation.baselines import random_real
+from raydistill.evaluation.accuracy import WORST_LOSS, Evaluation, evaluate_on
 from raydistill.evaluation.problem import Problem
+from raydistill.evaluation.recipes import recipe_so_far
+from raydistill.evaluation.testing import final_test
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import FixedWeights
 from raydistill.runs.rewinder import Rewinder
@@ -62,6 +64,8 @@ class Run:
         self.best_member = 0  # The set of the population that `best` was.
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # The best of each set so far.
         self.rewinder = Rewinder(self.distiller, config.outer.rewinds)
+        self.recipe = recipe_so_far(self.problem, self.current)  # By it validations train, and later the test.
+        self.baseline_recipe: Recipe | None = None  # The best one for random real images, after the test.
         self.other_data = False  # Whether it was resumed with other data than it began with.
         self.seconds = 0.0
         self._loss_sum = torch.zeros(config.population.size, device=self.problem.device)
@@ -126,7 +130,7 @@ class Run:
 
     def _validate(self, losses: list[float]) -> Metrics:
         results = [
-            evaluate_on(self.problem.of_member(member), distilled, "validation")
+            evaluate_on(self.problem.of_member(member), distilled, "validation", self.recipe)
             for member, distilled in enumerate(self.distiller.averaged.unstack())
         ]
         for member, (known, result) in enumerate(zip(self.member_metrics, results, strict=True)):
@@ -165,14 +169,14 @@ class Run:
         ]
 
     def test(self) -> dict[str, float | int]:
-        """Test the best set on the test images with fresh networks, and as many random real images beside it."""
-        distilled, problem = self.best or self.current, self.problem.of_member(self.best_member)
-        result, baseline = before_and_after(problem, distilled), random_real(problem, distilled)
-        return result.metrics("test_") | {
-            "nets": result.nets,
-            "baseline_random_real": baseline.accuracy,
-            "baseline_random_real_std": baseline.accuracy_std,
-        }
+        """Choose the best set's recipe, and test it with fresh networks on the test images, random real ones beside it.
+
+        From then on the time of the run includes that of the choice, and `artifact` has the recipe.
+        """
+        found = final_test(self.problem.of_member(self.best_member), self.best or self.current)
+        self.recipe, self.baseline_recipe = found.recipe, found.baseline_recipe
+        self.seconds += found.metrics["recipe_seconds"]
+        return found.metrics
 
     def artifact(self, results: dict[str, float | int] | None = None, **provenance: Any) -> Artifact:
         """Make an artifact of the best set so far (before the first validation the current one), with more results."""
@@ -191,8 +195,11 @@ class Run:
             about["bank"] = bank.fingerprint
         if self.config.population.size > 1:
             about["member"] = self.population()[self.best_member]
+        if self.baseline_recipe is not None:
+            about["baseline_recipe"] = self.baseline_recipe.model_dump(mode="json")
         return Artifact(
             distilled=distilled,
+            recipe=self.recipe,
             config=self.config,
             class_names=data.class_names,
             mean=data.mean,

@@ -13,6 +13,7 @@ sha256 was checked.
 
 import hashlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,9 +25,12 @@ from pydantic import Field
 from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import Recipe, ScheduleRecipe, recipe_of
 from raydistill.config.settings import validated
 from raydistill.data.whitening import Whitening, from_pixels, to_pixels
 from raydistill.method import DistilledSet
+from raydistill.method.losses import Loss
+from raydistill.method.recipe import check_recipe, loss_of, steps_on, torch_optimizer
 from raydistill.store.arrow import set_from_tables, to_tables, weights_from_table
 from raydistill.store.ipc import from_ipc, to_ipc
 from raydistill.store.manifest import MANIFEST, Manifest
@@ -41,7 +45,8 @@ configs:
 - {config_name: images, data_files: images.arrow, default: true}
 - {config_name: schedule, data_files: schedule.arrow}
 ---
-A data set that raydistill distilled; `raydistill.load` reads it, manifest.json says how it was made.
+A data set that raydistill distilled; `raydistill.load` reads it. manifest.json says how it was made and by which
+recipe networks are trained on it.
 """
 
 
@@ -53,6 +58,7 @@ class ArtifactManifest(Manifest):
 
     formats = (3,)
 
+    recipe: dict[str, Any]
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: tuple[Annotated[float, Field(gt=0)], ...]
     metrics: dict[str, float | int | None]
@@ -63,7 +69,8 @@ class Artifact:
     """A distilled set with all that is needed to use it.
 
     `weights` holds the initial weights by name where the set was made for fixed ones; `metrics` what was measured
-    (accuracies as fractions); `provenance` versions, seed, data fingerprint and, in a sweep, the trial.
+    (accuracies as fractions); `provenance` versions, seed, data fingerprint and, in a sweep, the trial. Networks are
+    trained on the set by its `recipe`.
     """
 
     distilled: DistilledSet
@@ -75,12 +82,29 @@ class Artifact:
     weights: dict[str, Tensor] | None = None
     metrics: dict[str, float | int | None] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=ScheduleRecipe)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """C, H, W."""
         channels, height, width = self.distilled.images.shape[2:]
         return channels, height, width
+
+    def batches(self, seed: int = 0) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield the steps of the recipe in order: images [B, C, H, W], labels [B, K] and the learning rate.
+
+        The seed decides which images are in a batch, where the recipe has batches.
+        """
+        return steps_on(self.recipe, self.distilled, seed)
+
+    def optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Return torch's optimizer of the recipe; each step should set the learning rate in its `param_groups`."""
+        return torch_optimizer(self.recipe, parameters)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the recipe, a function of logits [B, K] and labels [B, K]."""
+        return loss_of(self.recipe)
 
     def pixels(self) -> Tensor:
         """Return the images [S, B, C, H, W] in pixel space: 0 is black, 1 white, and learned ones exceed both."""
@@ -130,6 +154,7 @@ def _files(artifact: Artifact) -> dict[str, bytes]:
         class_names=artifact.class_names,
         mean=tuple(artifact.mean.tolist()),
         std=tuple(artifact.std.tolist()),
+        recipe=artifact.recipe.model_dump(mode="json"),
         metrics={k: v if v is None or math.isfinite(v) else None for k, v in artifact.metrics.items()},
         provenance=artifact.provenance,
         sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -162,12 +187,13 @@ def load(path: str | Path) -> Artifact:
         if hashlib.sha256(data).hexdigest() != manifest.sha256.get(name):
             raise UserError(f"{path}/{name}: was changed after it was written (its sha256 is not the manifest's)")
         tables[name] = from_ipc(data, f"{path}/{name}")
+    recipe = recipe_of(manifest.recipe, f"{path}/{MANIFEST}: ")
     try:
         distilled = set_from_tables(
             tables["images.arrow"],
             tables["schedule.arrow"],
             steps=config.steps,
-            epochs=config.epochs,
+            epochs=config.passes,
             batch=config.images.per_step or config.images_per_class * len(manifest.class_names),
             classes=len(manifest.class_names),
             channels=len(manifest.mean),
@@ -177,8 +203,10 @@ def load(path: str | Path) -> Artifact:
         whitening = whitening_from_table(tables[WHITENING], shape) if WHITENING in tables else None
     except (ValueError, TypeError, RuntimeError, pa.ArrowException) as error:
         raise UserError(f"{path}: its files do not make a distilled set: {' '.join(str(error).split())}") from error
+    check_recipe(recipe, distilled)
     return Artifact(
         distilled=distilled,
+        recipe=recipe,
         config=config,
         class_names=manifest.class_names,
         mean=mean,

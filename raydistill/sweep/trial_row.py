@@ -43,7 +43,7 @@ class TrialRow:
     error: str = ""
     """Why the trial failed, as Ray reported it; it is not in the index."""
     tested: Mapping[str, float | int] = field(default_factory=dict)
-    """What the final test measured, as `Run.test` returns it: test_accuracy, baseline_random_real and so on."""
+    """What the final test measured, as `Run.test` returns it: test_accuracy, baseline_same_steps and so on."""
     test_error: str = ""
     """Why the set could not be tested."""
 

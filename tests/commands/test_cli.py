@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from raydistill.cli import app
 
 QUICK = ["--set", "iterations=6", "--set", "eval_every=2", "--set", "batch_size=32", "--set", "device=cpu"]
+QUICK += ["--set", "choice.steps=3"]
 
 
 def raydistill(*arguments, cwd, code=0):
@@ -40,7 +41,7 @@ def run_folder(tmp_path_factory):
 def test_distill(run_folder):
     folder, output = run_folder
     result = last_json(output)
-    wanted = "test_accuracy test_accuracy_std nets num_images baseline_random_real artifact seconds iterations"
+    wanted = "test_accuracy test_accuracy_std nets num_images baseline_same_steps artifact seconds iterations"
     assert set(wanted.split()) <= set(result)
     assert result["num_images"] == 10
     assert result["iterations"] == 6
@@ -74,7 +75,7 @@ def test_evaluate_agrees_with_distill(run_folder):
     folder, output = run_folder
     result = last_json(raydistill("evaluate", "one/best.distilled", "--json", cwd=folder))
     assert result["test_accuracy"] == last_json(output)["test_accuracy"]
-    assert result["baseline_random_real"] == last_json(output)["baseline_random_real"]
+    assert result["baseline_same_steps"] == last_json(output)["baseline_random_real"]
     other = last_json(
         raydistill("evaluate", "one/best.distilled", "--weights", "random", "--nets", "3", "--json", cwd=folder)
     )
@@ -113,7 +114,7 @@ def test_baselines_of_an_artifact(run_folder):
     assert list(rows) == ["distilled", *BASELINES]
     assert rows["distilled"]["gradient"]["accuracy"] == last_json(output)["test_accuracy"]
     assert rows["distilled"]["gradient"]["rate"] is None
-    assert rows["random_real"]["gradient"]["accuracy"] == last_json(output)["baseline_random_real"]
+    assert rows["random_real"]["gradient"]["accuracy"] == last_json(output)["baseline_same_steps"]
     assert "learned" in printed
 
 

@@ -7,6 +7,7 @@ even so.
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from clone import SWEEP, Clone
 from reading import PAGES, ROOT, Block, blocks, commands, lines, spans, without_uv
 
 from raydistill import evaluate, load
+from raydistill.config.augment_settings import Transforms
+from raydistill.config.recipe_settings import AdamRecipe, ScheduleRecipe, SgdRecipe
 from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import sweep_values
@@ -25,9 +28,11 @@ from raydistill.data import load_dataset
 from raydistill.networks import LeNet
 
 SMALL = {  # the first words of a command -> what is added, so that it takes seconds
-    SWEEP: "--set budget.trials=2 --set budget.iterations=4 --set budget.concurrent=2 --set base.eval_every=2",
+    SWEEP: "--set budget.trials=2 --set budget.iterations=4 --set budget.concurrent=2 --set base.eval_every=2 "
+    "--set base.choice.steps=3",
     "raydistill sweep sweeps/mnist_fixed.yaml": (
         "--set budget.trials=1 --set budget.iterations=2 --set budget.concurrent=1 --set base.eval_every=2 "
+        "--set base.choice.steps=3 "
         "--set resources.gpu=0"  # there is none
     ),
     "raydistill sweep --resume runs/NAME": "",
@@ -36,9 +41,11 @@ SMALL = {  # the first words of a command -> what is added, so that it takes sec
     "raydistill stop STORAGE/NAME": "",
     "raydistill status runs/NAME": "",
     "raydistill status STORAGE/NAME": "",
-    "raydistill distill --set dataset=mnist --set network": "--set iterations=2 --set eval_every=1",
+    "raydistill distill --set dataset=mnist --set network": (
+        "--set iterations=2 --set eval_every=1 --set choice.steps=3"
+    ),
     "raydistill distill --set dataset=mnist --set objective": (
-        "--set iterations=2 --set epochs=1 --set val_nets=1 --set test_nets=1"
+        "--set iterations=2 --set epochs=1 --set val_nets=1 --set test_nets=1 --set choice.steps=3"
     ),
     "raydistill distill --resume FOLDER": "",
     "raydistill pretrain --set dataset=usps": "--set nets=4 --set epochs=1",
@@ -162,14 +169,26 @@ def test_python_in_sentences(text):
     exec(text, {})
 
 
-def test_a_set_with_its_own_initial_weights(clone):
-    """README's loop, with the network that it names: what `evaluate` finds."""
+RECIPES = {
+    "as chosen": None,
+    "schedule": ScheduleRecipe(),
+    "adam": AdamRecipe(steps=20, batch=4, augment=Transforms(shift=1, rotate=10), loss="squared_error", warm_up=5),
+    "sgd": SgdRecipe(steps=20, weight_decay=0.01),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_set_with_its_own_initial_weights(clone, name, monkeypatch):
+    """README's loop, with the network that it names: what `evaluate` finds, by whatever recipe."""
     text, lazy = clone.filled(PYTHON[0].text), "net = torch.nn.Sequential"
     [old] = [line for line in text.splitlines() if line.startswith(lazy)]
     new = "net = LeNet(artifact.image_shape, len(artifact.class_names)); net.load_state_dict(artifact.weights)"
     names: dict[str, Any] = {"LeNet": LeNet}
+    if RECIPES[name] is not None:
+        monkeypatch.setattr("raydistill.load", lambda path: replace(load(path), recipe=RECIPES[name]))
     exec(text.replace(old, new), names)
     test = load_dataset(names["artifact"].config).test
+    assert RECIPES[name] in (None, names["artifact"].recipe)
     accuracy = (names["net"](test.images[:]).argmax(1) == test.labels).float().mean().item()
     assert accuracy == pytest.approx(evaluate(names["artifact"]).accuracy, abs=0.003)
 

@@ -10,8 +10,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import AdamRecipe, Choice
 from raydistill.data import Split
-from raydistill.evaluation.accuracy import Evaluation, score, train_networks
+from raydistill.evaluation.accuracy import SCHEDULE, Evaluation, score, train_networks
 from raydistill.evaluation.baseline_images import average_images, classes_for, kmeans_images
 from raydistill.evaluation.baselines import RATES, Baselines, ByGradient, random_real
 from raydistill.evaluation.knn import by_neighbours, neighbour_accuracies
@@ -22,6 +23,7 @@ from raydistill.method.objective import CLASSIFY, Objective
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
+CHOICE = Choice(steps=20, nets=3)
 CLASSES = torch.arange(10).repeat_interleave(2).expand(3, -1)  # 3 steps of 2 images a class
 
 
@@ -44,7 +46,11 @@ def start(request, network):
 
 
 def problem_of(data, network, start, seed=0, objective=CLASSIFY):
-    return Problem(DistillConfig(seed=seed), data, network, objective, (start,))
+    return Problem(DistillConfig(seed=seed, choice=CHOICE), data, network, objective, (start,))
+
+
+def same_steps(problem, like):
+    return random_real(problem, like, SCHEDULE)[0]
 
 
 def without_a_class(split, label):
@@ -200,11 +206,11 @@ def test_neighbours_of_an_attack(digits):
 
 
 def test_random_real_beats_guessing_and_is_repeatable(digits, network, like, start):
-    results = [random_real(problem_of(digits, network, start), like) for _ in range(2)]
+    results = [same_steps(problem_of(digits, network, start), like) for _ in range(2)]
     assert results[0] == results[1]
     assert results[0].nets == 8
     assert results[0].accuracy > 0.12
-    assert random_real(problem_of(digits, network, start, seed=1), like) != results[0]
+    assert same_steps(problem_of(digits, network, start, seed=1), like) != results[0]
 
 
 def test_random_real_trains_each_network_on_a_draw_of_its_own(digits, network, like):
@@ -218,13 +224,13 @@ def test_random_real_trains_each_network_on_a_draw_of_its_own(digits, network, l
         trained = torch.cat([train_networks(network, s, w[None]) for s, w in zip(sets, weights, strict=True)])
         on_val = score(network, trained, digits.val)[0].mean().item()
         results[on_val] = Evaluation.of(*score(network, trained, digits.test))
-    result = random_real(problem_of(digits, network, RandomWeights(network)), like)
+    result = same_steps(problem_of(digits, network, RandomWeights(network)), like)
     assert result.accuracy == pytest.approx(results[max(results)].accuracy, abs=1e-6)
     assert result.accuracy_std == pytest.approx(results[max(results)].accuracy_std, abs=1e-6)
 
 
 def test_all_four(digits, network, like, start):
-    rows = Baselines(problem_of(digits, network, start), like, draws=4).all()
+    rows = Baselines(problem_of(digits, network, start), like, SCHEDULE, draws=4).all()
     assert list(rows) == ["random_real", "optimized_real", "k_means", "average"]
     one = isinstance(start, FixedWeights)
     for name, row in rows.items():
@@ -238,7 +244,7 @@ def test_all_four(digits, network, like, start):
 
 
 def test_optimized_real_are_the_best_fifth_on_training_data(digits, network, like, start):
-    baselines = Baselines(problem_of(digits, network, start), like, draws=3)
+    baselines = Baselines(problem_of(digits, network, start), like, SCHEDULE, draws=3)
     random = baselines.judged(baselines.random_sets(3, "random real"))
     pool = baselines.random_sets(15, "optimized real")
     chosen = []
@@ -255,7 +261,7 @@ def test_optimized_real_are_the_best_fifth_on_training_data(digits, network, lik
 
 def test_worth_is_that_on_training_images(digits, network, like):
     """Against networks trained and tested one by one."""
-    baselines = Baselines(problem_of(digits, network, RandomWeights(network)), like, draws=2)
+    baselines = Baselines(problem_of(digits, network, RandomWeights(network)), like, SCHEDULE, draws=2)
     pool = baselines.random_sets(2, "x")
     worth = baselines.worth_by_gradient(pool, 0.1)
     weights = network.initial_weights(4, named_generator(0, "pool weights"))
@@ -270,7 +276,7 @@ def test_pools_are_judged_by_networks_of_a_bank_that_do_not_test(digits, network
     others = torch.cat([networks[:5], torch.randn_like(networks[5:])])
     worths = []
     for bank in (networks, others):
-        baselines = Baselines(problem_of(digits, network, BankWeights(bank, 2, 3)), like, draws=4)
+        baselines = Baselines(problem_of(digits, network, BankWeights(bank, 2, 3)), like, SCHEDULE, draws=4)
         worths.append(baselines.worth_by_gradient(baselines.random_sets(2, "x"), 0.1))
     assert torch.equal(*worths)
     assert baselines.judged(baselines.random_sets(4, "x")).gradient.nets == 4
@@ -281,7 +287,7 @@ def test_nothing_is_chosen_by_the_test_set(digits, network, like, start):
     noise = Split(torch.randn_like(digits.test.images[:]), digits.test.labels.flip(0))
     chosen = []
     for data in (digits, replace(digits, test=noise)):
-        baselines = Baselines(problem_of(data, network, start), like, draws=2)
+        baselines = Baselines(problem_of(data, network, start), like, SCHEDULE, draws=2)
         tested = []
         inner = baselines.by_gradient
         baselines.by_gradient = lambda images, inner=inner, tested=tested: tested.append(images) or inner(images)
@@ -315,5 +321,43 @@ def test_labels_of_an_attack_are_those_wanted(digits, network, like):
 def test_fewer_images_than_classes(digits, network):
     labels = torch.full((1, 5, 10), 0.1)
     like = DistilledSet.from_rates(torch.zeros(1, 5, *digits.image_shape), labels, torch.full((3, 1), 0.1))
-    rows = Baselines(problem_of(digits, network, RandomWeights(network)), like, draws=2).all()
+    rows = Baselines(problem_of(digits, network, RandomWeights(network)), like, SCHEDULE, draws=2).all()
     assert all(0 < row.knn.accuracy < 0.55 for row in rows.values())  # five classes are never said
+
+
+# -- the best recipe ---------------------------------------------------------------------------------------------
+
+
+def test_the_best_recipe_is_the_one_that_validation_finds(digits, network, like):
+    """Written out for the recipe that was found: each network on a draw of its own, trained by it."""
+    problem = problem_of(digits, network, RandomWeights(network))
+    _, result, chosen = random_real(problem, like, SCHEDULE)
+    assert isinstance(chosen.recipe, AdamRecipe)
+    assert (chosen.recipe.steps, chosen.candidates) == (20, 5)
+    generator = named_generator(0, "random real")
+    draws = [digits.train.of_classes(like.labels.argmax(-1), generator) for _ in range(8)]
+    sets = [DistilledSet.from_rates(images, like.labels, torch.full((2, 3), 0.1)) for images in draws]
+    weights = network.initial_weights(8, named_generator(0, "baseline weights"))
+
+    def accuracies(recipe, split, count):
+        each = zip(sets[:count], weights, strict=False)
+        trained = torch.cat([train_networks(network, s, w[None], recipe) for s, w in each])
+        return score(network, trained, split)
+
+    assert result.accuracy == pytest.approx(accuracies(chosen.recipe, digits.test, 8)[0].mean().item(), abs=0.002)
+    found = accuracies(chosen.recipe, digits.val, 3)[0].mean().item()
+    for change in ({"lr": 0.01}, {"lr": 0.001}, {"loss": "squared_error"}, {"loss": "cross_entropy"}):
+        other = accuracies(chosen.recipe.changed(change), digits.val, 3)[0].mean().item()
+        assert found >= other - 0.02 or change == {"loss": "cross_entropy"}
+
+
+def test_a_recipe_with_an_optimizer_is_that_of_the_baselines(digits, network, like):
+    problem, recipe = problem_of(digits, network, RandomWeights(network)), AdamRecipe(steps=30, lr=0.01, batch=7)
+    baselines = Baselines(problem, like, recipe, draws=2)
+    images = baselines.random_sets(2, "random real")
+    result, rate = baselines.by_gradient(images)
+    sets = [DistilledSet.from_rates(each, like.labels, torch.full((2, 3), 0.1)) for each in images]
+    trained = [train_networks(network, s, w[None], recipe) for s, w in zip(sets, baselines.networks, strict=True)]
+    assert result.accuracy == pytest.approx(score(network, torch.cat(trained), digits.test)[0].mean().item(), abs=0.006)
+    assert rate == 0.01
+    assert result.accuracy > 0.3

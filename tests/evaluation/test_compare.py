@@ -5,9 +5,11 @@ import pytest
 from raydistill import compare, evaluate
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.recipe_settings import ScheduleRecipe
 from raydistill.evaluation.artifact_problem import EvalOptions, problem_of_artifact
-from raydistill.evaluation.baselines import evaluate_with_baseline, random_real
+from raydistill.evaluation.baselines import random_real
 from raydistill.evaluation.comparison import read_source
+from raydistill.evaluation.testing import final_test_of_artifact
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import pretrain
 from raydistill.store.artifact import save
@@ -40,7 +42,7 @@ def test_an_artifact_beside_its_baselines(config, digits):
     found = compare(artifact, draws=8, data=digits)
     assert list(found.rows) == ["distilled", "random_real", "optimized_real", "k_means", "average"]
     assert found.rows["distilled"].gradient.accuracy == artifact.metrics["test_accuracy"]
-    assert found.rows["random_real"].gradient.accuracy == artifact.metrics["baseline_random_real"]
+    assert found.rows["random_real"].gradient.accuracy == artifact.metrics["baseline_same_steps"]
 
 
 @pytest.mark.parametrize("update", [{"weights": "random", "seed": 3}, {"images_per_class": 2, "steps": 1}])
@@ -53,18 +55,23 @@ def test_settings_give_the_baselines_of_their_artifact(small, digits, update):
 
 def test_json_holds_plain_values(small, digits):
     values = compare(small, draws=2, data=digits).to_json()
-    assert (values["num_images"], values["dataset"], values["network"]) == (20, "digits", "lenet")
+    assert (values["num_images"], values["dataset"], values["network"]) == (20, "digits", {"name": "lenet"})
     for row in values["baselines"].values():
         assert all(isinstance(v, int | float) for part in row.values() for v in part.values())
 
 
 def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
     artifact = distill(small, data=digits)
-    options = EvalOptions(epochs=5, device="cpu")
-    result, baseline, _ = evaluate_with_baseline(artifact, options)
-    assert result == evaluate(artifact, epochs=5, data=digits)
+    options = EvalOptions(epochs=5, recipe="schedule", device="cpu")
+    found, _, _ = final_test_of_artifact(artifact, options)
+    result = evaluate(artifact, epochs=5, recipe="schedule", data=digits)
+    assert found.metrics.items() >= result.metrics("test_").items()
     problem, _ = problem_of_artifact(artifact, options, digits)
-    assert baseline == random_real(problem, artifact.distilled.with_epochs(5))
+    same, best, chosen = random_real(problem, artifact.distilled.with_epochs(5), ScheduleRecipe())
+    assert found.metrics["grad_steps"] == 10
+    assert found.metrics["baseline_same_steps"] == same.accuracy
+    assert found.metrics["baseline_best_recipe"] == best.accuracy
+    assert found.baseline_recipe == chosen.recipe
 
 
 def test_sources(small, digits, tmp_path, monkeypatch):

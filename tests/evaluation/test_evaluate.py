@@ -21,7 +21,7 @@ def learned(digits):
     config = DistillConfig(
         iterations=40, eval_every=20, batch_size=128, outer_lr=0.05, inner_lr=0.1, weights="random", test_nets=5
     )
-    return distill(config, data=digits)
+    return distill(config.changed({"recipe": "schedule", "choice.steps": 3}), data=digits)
 
 
 def test_accuracy_is_that_of_an_ordinary_torch_loop(learned, digits):

@@ -21,7 +21,7 @@ from raydistill.store.bank import load_bank
 pytestmark = pytest.mark.gpu
 
 CPU = torch.device("cpu")
-QUICK = {"network.init": "kaiming", "outer_lr": 0.03, "batch_size": 128}
+QUICK = {"network.init": "kaiming", "outer_lr": 0.03, "batch_size": 128, "choice.steps": 10}
 RANDOM = {"weights": "random", "train_nets": 2, "val_nets": 4, "test_nets": 8}
 
 

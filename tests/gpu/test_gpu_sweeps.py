@@ -21,7 +21,7 @@ pytest.importorskip("optuna", reason="needs Optuna")
 pytestmark = pytest.mark.gpu
 
 PATIENCE = 300  # seconds, on a slow machine
-QUICK = {"dataset": "digits", "batch_size": 32, "eval_every": 10}
+QUICK = {"dataset": "digits", "choice.steps": 10, "batch_size": 32, "eval_every": 10}
 
 
 def values(folder, device, gpu, **update):

@@ -70,7 +70,7 @@ def test_an_iteration_sees_what_the_setting_says(small, digits, on, monkeypatch)
         seen.append((shown.images.clone(), images))
         return hypergradient(network, shown, weights, images, labels)
 
-    monkeypatch.setattr("raydistill.method.distiller.hypergradient", spied)
+    monkeypatch.setattr("raydistill.method.solver.hypergradient", spied)
     distiller.step()
     [(of_set, real)] = seen
     stream, augment = named_generator(config.seed, "batches"), config.data.augment
@@ -97,7 +97,7 @@ def test_one_draw_for_all_turns_the_set_as_it_turns_the_real_images(small, digit
         seen.append((shown.images, images))
         return hypergradient(network, shown, weights, images, labels)
 
-    monkeypatch.setattr("raydistill.method.distiller.hypergradient", spied)
+    monkeypatch.setattr("raydistill.method.solver.hypergradient", spied)
     distiller.step()
     [(of_set, real)] = seen
     assert torch.allclose(of_set.flatten(0, 2), real[:1].expand(20, -1, -1, -1), atol=1e-6)

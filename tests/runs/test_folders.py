@@ -17,7 +17,15 @@ time.strftime = lambda *_: "20260101-000000"  # all begin in the same second
 from raydistill.cli import main
 main()
 """
-ENDLESS = ["dataset=digits", "iterations=1000000", "eval_every=1", "val_nets=1", "test_nets=1", "batch_size=16"]
+ENDLESS = [
+    "dataset=digits",
+    "iterations=1000000",
+    "eval_every=1",
+    "val_nets=1",
+    "test_nets=1",
+    "batch_size=16",
+    "choice.steps=3",
+]
 BANK = ["dataset=digits", "nets=2", "chunk=2", "epochs=100000", "batch_size=256"]
 
 

@@ -44,6 +44,8 @@ SHORT = {
     "steps": 2,
     "val_nets": 2,
     "test_nets": 2,
+    "recipe": "schedule",
+    "choice": {"steps": 3},
 }
 RUNS = {
     "digits, fixed weights": SHORT,

@@ -16,6 +16,7 @@ from raydistill import evaluate
 from raydistill.cli import app
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.recipe_settings import Choice
 from raydistill.config.settings import flat
 from raydistill.runs.distillation import distill
 from raydistill.runs.pretraining import pretrain
@@ -53,7 +54,7 @@ def bounds():
 def sound(digits, tmp_path_factory):
     """A sound artifact, and a sound bank."""
     folder = tmp_path_factory.mktemp("sound")
-    config = DistillConfig(iterations=2, eval_every=2, batch_size=32, steps=2, epochs=2)
+    config = DistillConfig(iterations=2, eval_every=2, batch_size=32, steps=2, epochs=2, choice=Choice(steps=3))
     distill(config, out=folder / "run", data=digits)
     pretrain(PretrainConfig(nets=5, chunk=5, epochs=1), folder / "bank", data=digits)
     return folder

@@ -9,7 +9,7 @@ from raydistill.config.sweep_config import SweepConfig
 from raydistill.runs.distillation import distill
 from raydistill.store.artifact import load
 
-BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu"}
+BASE = {"batch_size": 32, "eval_every": 2, "device": "cpu", "choice.steps": 3}
 
 
 def sweep_config(folder, **update):

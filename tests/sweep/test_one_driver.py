@@ -31,7 +31,15 @@ main()
 ITERATIONS = 300  # some seconds
 SWEEP = {
     "name": "t",
-    "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu", "val_nets": 1, "test_nets": 1},
+    "base": {
+        "dataset": "digits",
+        "choice.steps": 3,
+        "batch_size": 32,
+        "eval_every": 2,
+        "device": "cpu",
+        "val_nets": 1,
+        "test_nets": 1,
+    },
     "search": {"inner_lr": {"loguniform": [0.01, 0.3]}},
     "budget": {"trials": 2, "iterations": ITERATIONS, "concurrent": 1},
     "scheduler": "none",

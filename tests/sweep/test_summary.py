@@ -36,7 +36,7 @@ def said(tmp_path, rows, **budget):
 
 
 def test_trials_without_a_result_are_said(tmp_path, row):
-    text = said(tmp_path, [replace(row, tested={"test_accuracy": 0.5, "baseline_random_real": 0.4})], trials=4)
+    text = said(tmp_path, [replace(row, tested={"test_accuracy": 0.5, "baseline_same_steps": 0.4})], trials=4)
     assert (
         f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in text
     )
@@ -44,7 +44,7 @@ def test_trials_without_a_result_are_said(tmp_path, row):
 
 
 def test_a_set_that_could_not_be_tested_is_said(tmp_path, row):
-    tested = replace(row, trial="b", tested={"test_accuracy": 0.25, "baseline_random_real": 0.125})
+    tested = replace(row, trial="b", tested={"test_accuracy": 0.25, "baseline_same_steps": 0.125})
     text = said(tmp_path, [replace(row, test_error="its GPU has too little memory"), tested], trials=2)
     assert "25.0%" in text  # the other keeps its column
     again = f"{typed('raydistill sweep --resume')} {tmp_path}"

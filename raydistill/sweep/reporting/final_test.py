@@ -80,11 +80,15 @@ def final_test(
         inputs: what all trials share.
 
     Returns:
-        what the test measured, and the set.
+        what the test measured, and the set with the recipe that was chosen for it.
     """
     config = inputs.config_with(searched, workers=1)
     device = inputs.begin_process(config.device)
     with enough_gpu_memory(inputs.gpus), checkpoint.as_directory() as folder:
         run = Run(config, inputs.load_data(), inputs.load_bank(), device=device)
         run.load_state_dict(load_checkpoint(folder))
-        return run.test(), load(os.path.join(folder, BEST))
+        results = run.test()
+        kept = load(os.path.join(folder, BEST))
+        assert run.baseline_recipe is not None
+        about = kept.provenance | {"baseline_recipe": run.baseline_recipe.model_dump(mode="json")}
+        return results, replace(kept, recipe=run.recipe, provenance=about)

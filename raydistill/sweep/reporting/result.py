@@ -49,7 +49,9 @@ class SweepResult:
                     "trial": row.trial,
                     "val_accuracy": row.val_accuracy,
                     "test_accuracy": row.tested.get("test_accuracy"),
-                    "baseline_random_real": row.tested.get("baseline_random_real"),
+                    "baseline_same_steps": row.tested.get("baseline_same_steps"),
+                    "baseline_best_recipe": row.tested.get("baseline_best_recipe"),
+                    **_trained_how(self.artifacts[row.trial]),
                     "num_images": row.num_images,
                     "artifact": row.artifact,
                     "config": dict(row.config),
@@ -57,6 +59,15 @@ class SweepResult:
                 for row in self.front
             ],
         }
+
+
+def _trained_how(artifact: Artifact) -> dict[str, Any]:
+    """Return the recipe and the network of a set, as plain values."""
+    network = artifact.config.network
+    return {
+        "recipe": artifact.recipe.model_dump(mode="json"),
+        "network": {"name": network.name, **network.about()},
+    }
 
 
 def collect(

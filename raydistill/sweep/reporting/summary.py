@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raydistill.config.network_settings import described
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
 from raydistill.sweep.reporting.index import INDEX
 from raydistill.sweep.reporting.live_table import settings
@@ -18,6 +19,11 @@ from raydistill.system.shell import command, resuming, typed
 from raydistill.system.storage import is_local, join
 
 LEADERS = 10  # The most rows of the leaderboard.
+TESTS = {
+    "test": "test_accuracy",
+    "random real, same steps": "baseline_same_steps",
+    "random real, best recipe": "baseline_best_recipe",
+}
 
 
 def print_summary(result: SweepResult, console: Console) -> None:
@@ -32,7 +38,10 @@ def print_summary(result: SweepResult, console: Console) -> None:
     with aside("the tables"):
         console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
         title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
-        console.print(_table(title, result.front, result))
+        console.print(_table(f"{title}; {_networks(result)}", result.front, result))
+    for row in result.front:
+        if row.tested and row.tested["test_accuracy"] <= row.tested["baseline_best_recipe"]:
+            say(console, (f"{row.trial} does not beat random real images trained on by their best recipe", "yellow"))
     published = result.config.published
     if published is not None:
         std = f" ± {100 * published.std:.1f}" if published.std is not None else ""
@@ -77,12 +86,18 @@ def tensorboard(place: str) -> str:
     return (f"S3_ENDPOINT={shlex.quote(endpoint)} " if endpoint else "") + f"{look} (needs boto3)"
 
 
+def _networks(result: SweepResult) -> str:
+    """Return the networks of the front."""
+    networks = [result.artifacts[row.trial].config.network for row in result.front]
+    return ", ".join(dict.fromkeys(map(described, networks)))
+
+
 def _table(title: str, rows: list[TrialRow], result: SweepResult) -> Table:
     table = Table(title=title, title_justify="left")
     extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
     table.add_column("trial")
     tested = all(row.tested or row.test_error for row in rows)
-    tests = {"test": "test_accuracy", "random real": "baseline_random_real"} if tested else {}
+    tests = TESTS if tested else {}
     for column in ("val", *tests, "images", *extra, "iterations"):
         table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
