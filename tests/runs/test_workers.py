@@ -40,6 +40,9 @@ def config(small):
     return small.changed(UPDATE)
 
 
+RIDGE = {"solver": {"name": "ridge", "pool": {"size": 6, "age": 2}}, "choice": {"steps": 5, "nets": 1}}
+
+
 def learned(run):
     return torch.cat([p.flatten() for p in (run.current.images, run.current.labels, run.current.learning_rates)])
 
@@ -51,9 +54,9 @@ def test_two_workers_learn_what_one_learns(places, config, digits):
     with team(together, digits) as workers:
         run = Run(together, digits, workers=workers)
         images, labels = digits.train.images[:32], digits.train.labels[:32]
-        weights, same = (torch.stack([r.distiller.initial_weights[0].sample(4, _stream())]) for r in (alone, run))
-        expected = alone.distiller._gradient(weights, images, labels)
-        mine = [run.distiller._gradient(half, images, labels) for half in same.chunk(2, 1)]
+        weights, same = (torch.stack([r.problem.initial_weights[0].sample(4, _stream())]) for r in (alone, run))
+        expected = alone.distiller._gradient(weights, images, labels, torch.zeros(0))
+        mine = [run.distiller._gradient(half, images, labels, torch.zeros(0)) for half in same.chunk(2, 1)]
         assert torch.allclose((mine[0] + mine[1]) / 2, expected, atol=1e-6)
         metrics = run.advance()
         assert metrics["loss"] == pytest.approx(alone.advance()["loss"], rel=1e-4)
@@ -65,9 +68,10 @@ def _stream():
     return torch.Generator().manual_seed(3)
 
 
-def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digits, tmp_path):
+@pytest.mark.parametrize("solver", [{}, RIDGE], ids=["unroll", "ridge"])
+def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digits, tmp_path, solver):
     """Stopped and resumed: the followers have to get the leader's state, or the ends would differ."""
-    config = config.model_copy(update={"workers": 2})
+    config = config.changed(solver | {"workers": 2})
 
     asked = []  # after each iteration
     whole = distill(config, out=tmp_path / "whole", data=digits)
