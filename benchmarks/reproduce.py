@@ -28,6 +28,7 @@ from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_sections import Published
 
 ROOT = Path(__file__).parents[1]
+BASELINES = ("baseline_same_steps", "baseline_best_recipe")
 LESS_IS_MORE = ("test_class_accuracy",)
 PAPER = ROOT / "sweeps" / "paper"
 KEPT = RESULTS / "reproduction"
@@ -37,8 +38,8 @@ HEAD = """# The published numbers, reproduced
 Written by `python benchmarks/reproduce.py table` from the results of `python benchmarks/reproduce.py run ROW`, which
 are in benchmarks/results/reproduction. Test accuracies in %, of the set that was best on the validation split, with the
 deviation over networks; where there are several seeds, the median one. Time is that of the whole command, on a machine
-that did other work as well: an upper bound. "random real" is as many random real images, trained on for as many steps
-of the best fixed size.
+that did other work as well: an upper bound. "random real" is as many random real images, trained on for as many steps,
+"best recipe" the same with the recipe that is best for them; rows from before there were recipes lack the latter.
 
 """
 
@@ -98,7 +99,7 @@ def distilled(arguments: list[str]) -> dict[str, Any]:
 
 def page() -> str:
     """docs/reproduction.md."""
-    columns = "row, published, ours, aim, short of it, before, random real, images, networks, seeds, device, time"
+    columns = "row, published, ours, aim, short of it, before, random real, best recipe, images, networks, seeds, device, time"
     lines = [f"| {columns.replace(',', ' |')} |", "|---" * len(columns.split(",")) + "|"]
     notes = []
     for path in sorted(PAPER.glob("*.yaml")):
@@ -110,7 +111,7 @@ def page() -> str:
         number = percent(published.value, published.std)
         before = "" if published.before is None else f"{percent(published.before)} -> "
         aim = "" if published.aim is None else percent(published.aim)
-        ours, *rest = cells or ["not run", *[""] * 8]
+        ours, *rest = cells or ["not run", *[""] * 9]
         lines.append(f"| {path.stem} | {before}{number} ({published.source}) | {ours} | {aim} | {' | '.join(rest)} |")
         if note:
             notes.append(f"- {path.stem}: {note}")
@@ -128,7 +129,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
         percent(result[metric], result.get(f"{metric}_std")),
         f"{100 * short:.1f}" if short > 0 else "",
         percent(result[f"{metric}_before"]),
-        percent(result["baseline_random_real"]) if metric == "test_accuracy" else "",
+        *(percent(result[name]) if metric == "test_accuracy" and name in result else "" for name in BASELINES),
         str(result["num_images"]),
         str(result["nets"]),
         ", ".join(percent(run["result"][metric]) for run in kept["runs"]),

@@ -70,7 +70,7 @@ class Artifact:
 
     `weights` holds the initial weights by name where the set was made for fixed ones; `metrics` what was measured
     (accuracies as fractions); `provenance` versions, seed, data fingerprint and, in a sweep, the trial. Networks are
-    trained on the set by its `recipe`.
+    trained on the set by its `recipe`. `whitening` says how images were whitened, if they were.
     """
 
     distilled: DistilledSet
@@ -78,11 +78,11 @@ class Artifact:
     class_names: tuple[str, ...]
     mean: Tensor
     std: Tensor
-    whitening: Whitening | None = None
     weights: dict[str, Tensor] | None = None
     metrics: dict[str, float | int | None] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=ScheduleRecipe)
+    whitening: Whitening | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -41,13 +41,21 @@ def run_folder(tmp_path_factory):
 def test_distill(run_folder):
     folder, output = run_folder
     result = last_json(output)
-    wanted = "test_accuracy test_accuracy_std nets num_images baseline_same_steps artifact seconds iterations"
+    wanted = "test_accuracy test_accuracy_std nets num_images artifact seconds iterations "
+    wanted += "baseline_same_steps baseline_same_steps_std baseline_best_recipe baseline_best_recipe_std recipe network"
     assert set(wanted.split()) <= set(result)
     assert result["num_images"] == 10
     assert result["iterations"] == 6
     assert Path(folder, result["artifact"], "manifest.json").exists()
     assert f"raydistill show {result['artifact']}" in output
     assert "it/s" in output
+    assert result["network"] == {"name": "lenet"}
+    assert result["recipe"]["name"] in ("schedule", "adam")
+    assert result["baseline_recipe"]["steps"] == 3
+    assert "the best of 6 on validation, chosen in" in output
+    assert "with as many steps" in output
+    beaten = result["test_accuracy"] <= result["baseline_best_recipe"]
+    assert ("the set does not beat random real images trained on by their best recipe" in output) == beaten
 
 
 def test_tensorboard_has_scalars_and_pictures(run_folder):
@@ -75,7 +83,7 @@ def test_evaluate_agrees_with_distill(run_folder):
     folder, output = run_folder
     result = last_json(raydistill("evaluate", "one/best.distilled", "--json", cwd=folder))
     assert result["test_accuracy"] == last_json(output)["test_accuracy"]
-    assert result["baseline_same_steps"] == last_json(output)["baseline_random_real"]
+    assert result["baseline_same_steps"] == last_json(output)["baseline_same_steps"]
     other = last_json(
         raydistill("evaluate", "one/best.distilled", "--weights", "random", "--nets", "3", "--json", cwd=folder)
     )
@@ -99,7 +107,7 @@ def test_baselines_of_settings(tmp_path):
         assert set(row["gradient"]) == {"accuracy", "accuracy_std", "nets", "rate"}
         assert set(row["knn"]) == {"accuracy", "accuracy_std", "k"}
         assert row["gradient"]["nets"] == 3
-    assert (result["num_images"], result["dataset"], result["network"]) == (30, "digits", "lenet")
+    assert (result["num_images"], result["dataset"], result["network"]) == (30, "digits", {"name": "lenet"})
     assert result["seconds"] > 0
     assert result["baselines"]["k_means"]["knn"]["accuracy"] > 0.8
     assert "k means" in output
@@ -113,9 +121,40 @@ def test_baselines_of_an_artifact(run_folder):
     rows = last_json(printed)["baselines"]
     assert list(rows) == ["distilled", *BASELINES]
     assert rows["distilled"]["gradient"]["accuracy"] == last_json(output)["test_accuracy"]
-    assert rows["distilled"]["gradient"]["rate"] is None
+    assert rows["distilled"]["gradient"]["rate"] == last_json(output)["recipe"].get("lr")
     assert rows["random_real"]["gradient"]["accuracy"] == last_json(output)["baseline_same_steps"]
-    assert "learned" in printed
+    assert ("learned" in printed) == (last_json(output)["recipe"]["name"] == "schedule")
+
+
+@pytest.mark.slow
+def test_evaluate_by_another_recipe(run_folder):
+    folder, _ = run_folder
+    command = ("evaluate", "one/best.distilled", "--recipe", "adam", "--set", "recipe.steps=7", "--json")
+    result = last_json(raydistill(*command, "--set", "recipe.lr=0.01", cwd=folder))
+    assert (result["recipe"]["name"], result["recipe"]["lr"], result["grad_steps"]) == ("adam", 0.01, 7)
+    printed = raydistill(*command[:6], "--recipe", "schedule", "--epochs", "5", cwd=folder, code=2)
+    assert "recipe.steps: there is no such setting with recipe=schedule" in printed
+    schedule = raydistill(*command[:2], "--recipe", "schedule", "--epochs", "5", cwd=folder)
+    assert "recipe: the learned schedule, 5 gradient steps" in schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--recipe", "adam", "--epochs", "5"],
+            "epochs=5: is for recipe=schedule, not adam, whose length is recipe.steps",
+        ),
+        (["--recipe", "lamb"], "recipe: should be auto, schedule, adam or sgd, not 'lamb'"),
+        (["--set", "steps=3"], "--set steps=3: evaluate takes settings of the recipe, as recipe.lr=0.01"),
+        (["--recipe", "sgd", "--set", "recipe.momentum=1"], "recipe.momentum: "),
+        (["--recipe", "adam", "--set", "recipe.augment.shift=3"], "recipe.augment.shift=3: is more than a quarter"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_one_line(run_folder, options, words):
+    printed = raydistill("evaluate", "one/best.distilled", *options, cwd=run_folder[0], code=2)
+    assert words in printed
+    assert len(printed.strip().splitlines()) == 1
 
 
 def test_too_little_memory_of_a_gpu_is_one_line(capsys):

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from raydistill.config.augment_settings import Transforms
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import AdamRecipe, ScheduleRecipe
 from raydistill.method import DistilledSet
 from raydistill.store.arrow import nested
 from raydistill.store.artifact import Artifact, load, save
@@ -53,6 +56,29 @@ def test_round_trip_is_exact(artifact, tmp_path):
     assert torch.equal(back.pixels(), artifact.distilled.images * 0.5 + 0.25)
 
 
+@pytest.mark.parametrize("recipe", [ScheduleRecipe(), AdamRecipe(lr=0.01, batch=4, augment=Transforms(flip=True))])
+def test_the_recipe_is_kept(artifact, tmp_path, recipe):
+    save(replace(artifact, recipe=recipe), tmp_path / "a.distilled")
+    assert load(tmp_path / "a.distilled").recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"name": "auto"}, "recipe: should be one that was chosen, not auto"),
+        ({"name": "lamb"}, "recipe: should be auto, schedule, adam or sgd, not 'lamb'"),
+        ({"name": "adam", "lr": -1.0}, "recipe.lr"),
+        ({"name": "adam", "augment": {"shift": 2}}, "recipe.augment.shift=2: is more than a quarter of a side"),
+    ],
+)
+def test_a_recipe_that_is_none_is_named(artifact, tmp_path, recipe, words):
+    save(artifact, tmp_path / "a.distilled")
+    path = tmp_path / "a.distilled" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": recipe}))
+    with pytest.raises(UserError, match=words):
+        load(tmp_path / "a.distilled")
+
+
 def test_opens_with_pyarrow_alone(artifact, tmp_path):
     """In a process that cannot import torch or raydistill."""
     save(artifact, tmp_path / "a.distilled")
@@ -83,8 +109,6 @@ def test_overwriting_leaves_nothing_behind(artifact, tmp_path):
 
 
 def test_no_weights_where_they_are_random(artifact, tmp_path):
-    from dataclasses import replace
-
     save(replace(artifact, weights=None), tmp_path / "a.distilled")
     assert not (tmp_path / "a.distilled" / "weights.arrow").exists()
     assert load(tmp_path / "a.distilled").weights is None

@@ -18,7 +18,7 @@ ROW = TrialRow(
     iterations=40,
     diverged=False,
     artifact="t/front/trial-a.distilled",
-    tested={"test_accuracy": 0.75, "nets": 4, "baseline_same_steps": 0.125},
+    tested={"test_accuracy": 0.75, "nets": 4, "baseline_same_steps": 0.125, "baseline_best_recipe": 0.25},
 )
 UNTESTED = replace(ROW, tested={}, test_error="its GPU has too little memory")
 KNOWN = {
@@ -44,5 +44,6 @@ def test_the_summary_has_the_front_also_where_it_could_not_be_tested():
     assert (summary["trials"], summary["failed"], summary["stopped"]) == (2, 1, False)
     tested, untested = summary["front"]
     shown = {"trial": "a", "val_accuracy": 0.5, "num_images": 20, "artifact": ROW.artifact, "config": {"steps": 2}}
-    assert tested == shown | {"test_accuracy": 0.75, "baseline_same_steps": 0.125}
-    assert untested == shown | {"test_accuracy": None, "baseline_same_steps": None}
+    names = ("test_accuracy", "baseline_same_steps", "baseline_best_recipe")
+    assert tested == shown | dict(zip(names, (0.75, 0.125, 0.25), strict=True))
+    assert untested == shown | dict.fromkeys(names)

@@ -36,16 +36,25 @@ def said(tmp_path, rows, **budget):
 
 
 def test_trials_without_a_result_are_said(tmp_path, row):
-    text = said(tmp_path, [replace(row, tested={"test_accuracy": 0.5, "baseline_same_steps": 0.4})], trials=4)
+    text = said(
+        tmp_path,
+        [replace(row, tested={"test_accuracy": 0.5, "baseline_same_steps": 0.4, "baseline_best_recipe": 0.6})],
+        trials=4,
+    )
     assert (
         f"3 of 4 trials brought no result; to try them again: {typed('raydistill sweep --resume')} {tmp_path}" in text
     )
+    assert "a does not beat random real images trained on by their best recipe" in text
+    assert "num_images min; lenet" in text
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_set_that_could_not_be_tested_is_said(tmp_path, row):
-    tested = replace(row, trial="b", tested={"test_accuracy": 0.25, "baseline_same_steps": 0.125})
+    tested = replace(
+        row, trial="b", tested={"test_accuracy": 0.25, "baseline_same_steps": 0.125, "baseline_best_recipe": 0.2}
+    )
     text = said(tmp_path, [replace(row, test_error="its GPU has too little memory"), tested], trials=2)
+    assert "does not beat" not in text
     assert "25.0%" in text  # the other keeps its column
     again = f"{typed('raydistill sweep --resume')} {tmp_path}"
     assert f"1 of 2 sets of the front could not be tested; to test them again: {again}" in text

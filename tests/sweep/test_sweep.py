@@ -113,7 +113,8 @@ def test_sweep_runs_all_trials_and_finds_the_front(finished):
         assert artifact.provenance["trial"] == row.trial
     summary = result.to_json()
     assert set(summary) == {"name", "storage", "trials", "failed", "stopped", "front"}
-    keys = "trial val_accuracy test_accuracy baseline_same_steps num_images artifact config"
+    keys = "trial val_accuracy test_accuracy baseline_same_steps baseline_best_recipe num_images artifact config "
+    keys += "recipe network"
     assert set(summary["front"][0]) == set(keys.split())
     json.dumps(summary, allow_nan=False)
 

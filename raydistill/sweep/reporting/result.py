@@ -51,7 +51,7 @@ class SweepResult:
                     "test_accuracy": row.tested.get("test_accuracy"),
                     "baseline_same_steps": row.tested.get("baseline_same_steps"),
                     "baseline_best_recipe": row.tested.get("baseline_best_recipe"),
-                    **_trained_how(self.artifacts[row.trial]),
+                    **(_how(self.artifacts[row.trial]) if row.trial in self.artifacts else {}),
                     "num_images": row.num_images,
                     "artifact": row.artifact,
                     "config": dict(row.config),
@@ -61,7 +61,7 @@ class SweepResult:
         }
 
 
-def _trained_how(artifact: Artifact) -> dict[str, Any]:
+def _how(artifact: Artifact) -> dict[str, Any]:
     """Return the recipe and the network of a set, as plain values."""
     network = artifact.config.network
     return {
