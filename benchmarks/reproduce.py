@@ -99,7 +99,10 @@ def distilled(arguments: list[str]) -> dict[str, Any]:
 
 def page() -> str:
     """docs/reproduction.md."""
-    columns = "row, published, ours, aim, short of it, before, random real, best recipe, images, networks, seeds, device, time"
+    columns = (
+        "row, published, ours, aim, short of it, before, random real, best recipe, images, networks, seeds, device"
+    )
+    columns += ", time"
     lines = [f"| {columns.replace(',', ' |')} |", "|---" * len(columns.split(",")) + "|"]
     notes = []
     for path in sorted(PAPER.glob("*.yaml")):
