@@ -181,6 +181,11 @@ class DistillConfig(DataSettings, NetworkSettings, RecipeSettings):
         return self.epochs if self.solver.name == "unroll" else 0
 
     @property
+    def choice_steps(self) -> int:
+        """Gradient steps of each candidate, where validation chooses a recipe."""
+        return self.choice.steps or min(500, max(1, self.iterations // 4))
+
+    @property
     def grad_steps(self) -> int:
         """Gradient steps of the learned schedule."""
         return self.steps * self.passes

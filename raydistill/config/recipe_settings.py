@@ -107,8 +107,9 @@ class Choice(Settings):
     Each takes about six candidates; a run prints the seconds.
     """
 
-    steps: int = Field(500, ge=1)
-    """Gradient steps of each candidate; the learned schedule has its own number."""
+    steps: int | None = Field(None, ge=1)
+    """Gradient steps of each candidate; the learned schedule has its own number. null: a quarter of the run's
+    iterations, at most 500, so that a short run has a short choice."""
     nets: int = Field(2, ge=1, le=1000)
     """Networks that are trained by each candidate."""
 

@@ -36,7 +36,7 @@ def recipe_so_far(problem: Problem, distilled: DistilledSet) -> Recipe:
     if isinstance(recipe, AutoRecipe):
         if distilled.raw_rates.numel():
             return ScheduleRecipe()
-        steps = min(SHORT_STEPS, problem.config.choice.steps)
+        steps = min(SHORT_STEPS, problem.config.choice_steps)
         return AdamRecipe(steps=steps, batch=_batch(distilled), loss="squared_error")
     check_recipe(recipe, distilled)
     return recipe
@@ -77,7 +77,7 @@ def best_recipe(
         learned_schedule: whether the set has a schedule, which is a candidate then.
     """
     begin = time.perf_counter()
-    recipe = AdamRecipe(steps=problem.config.choice.steps, batch=_batch(like))
+    recipe = AdamRecipe(steps=problem.config.choice_steps, batch=_batch(like))
     best, most, tried = recipe, worth(recipe), 1
     for name, value in variations(like):
         candidate = best.changed({name: value})

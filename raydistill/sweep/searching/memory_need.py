@@ -11,8 +11,9 @@ import ray
 import torch
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError
 
+from raydistill.config.recipe_settings import AdamRecipe, OptimizerRecipe
 from raydistill.config.sweep_config import SweepConfig
-from raydistill.evaluation.accuracy import TEST_IMAGES, TRAIN_CHUNK, evaluate_networks, evaluate_set
+from raydistill.evaluation.accuracy import TEST_IMAGES, TRAIN_CHUNK, evaluate_networks, train_networks
 from raydistill.evaluation.baselines import DRAWS
 from raydistill.kernels.cuda_graph import WARM_UP
 from raydistill.runs.run import Run
@@ -128,7 +129,11 @@ def _test(run: Run) -> None:
     problem, config = run.problem, run.config
     count = min(config.test_nets, TRAIN_CHUNK)
     weights = problem.initial_weights[0].held_out(count, "test", config.seed).to(problem.device)
-    evaluate_set(problem.network, run.current, weights, problem.data.test, problem.objective)
+    for recipe in (run.recipe, AdamRecipe()):  # Random real images are trained on by an optimizer in any case.
+        if isinstance(recipe, OptimizerRecipe):
+            recipe = recipe.changed({"steps": 2, "warm_up": 0})  # More take no more memory.
+        trained = train_networks(problem.network, run.current, weights, recipe)
+        evaluate_networks(problem.network, trained, problem.data.test, problem.objective)
     many = weights[torch.arange(DRAWS) % len(weights)]
     evaluate_networks(problem.network, many, problem.data.test, problem.objective)
 

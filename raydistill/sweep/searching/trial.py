@@ -10,6 +10,7 @@ from ray import tune
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from raydistill.config.sweep_config import OBJECTIVES
+from raydistill.method.recipe import grad_steps
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.runs.follower import team
 from raydistill.runs.run import Run
@@ -95,7 +96,7 @@ class DistillTrial(tune.Trainable):
 
     def _result(self, metrics: dict[str, float]) -> dict[str, Any]:
         run = self.run
-        sizes = {"num_images": run.current.num_images, "grad_steps": run.config.grad_steps}
+        sizes = {"num_images": run.current.num_images, "grad_steps": grad_steps(run.recipe, run.current)}
         last = {"val_accuracy_last": metrics["val_accuracy"]} if "val_accuracy" in metrics else {}
         members = {"members": run.population()} if run.config.population.size > 1 else {}
         result = metrics | last | run.best_metrics | sizes | members
