@@ -23,6 +23,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command in a process of 
 sys.dont_write_bytecode = False
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when Hugging Face's library is imported
+os.environ.update(RAY_worker_niceness="0")  # Ray leaves trials only what other processes do not use: nothing here
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # raydistill sets it too late for tests that import Ray first
 os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
@@ -52,15 +53,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use; of several processes each takes the files with slow tests first."""
+    """Mark tests by the fixtures that they use; of several processes each takes the files first that last longest."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         for mark, names in (("cluster", HOSTS), ("ray", RAY | HOSTS), ("slow", RAY | HOSTS)):
             if fixtures & names:
                 item.add_marker(mark)
     if SHARING:
-        slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        longest = [{i.path for i in items if i.get_closest_marker(mark)} for mark in ("cluster", "ray", "slow")]
+        items.sort(key=lambda item: [item.path not in paths for paths in longest])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -62,6 +62,7 @@ def test_ray_makes_head_and_workers_of_it(aws, tmp_path):
         assert machine["Placement"]["AvailabilityZone"].startswith(REGION)
 
 
+@pytest.mark.slow
 def test_only_ssh_is_open_to_the_world_and_its_key_is_ours(aws, tmp_path):
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
     from ray.autoscaler._private.util import prepare_config

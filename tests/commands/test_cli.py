@@ -1,6 +1,5 @@
 """The commands as a user types them, in processes of their own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,25 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+from running import QUICK, last_json, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from raydistill.cli import app
 
-QUICK = ["--set", "iterations=6", "--set", "eval_every=2", "--set", "batch_size=32", "--set", "device=cpu"]
-QUICK += ["--set", "choice.steps=3"]
-
 
 def raydistill(*arguments, cwd, code=0):
     """Runs a command; returns what it printed (standard output, then errors)."""
-    command = [sys.executable, "-m", "raydistill.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def last_json(output):
-    return json.loads(output.strip().splitlines()[-1])
+    return "".join(run(*arguments, cwd=cwd, code=code))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +48,7 @@ def test_distill(run_folder):
     assert ("the set does not beat random real images trained on by their best recipe" in output) == beaten
 
 
+@pytest.mark.slow
 def test_tensorboard_has_scalars_and_pictures(run_folder):
     events = EventAccumulator(str(run_folder[0] / "one"))
     events.Reload()
@@ -250,14 +241,19 @@ def test_bad_input_is_one_line_and_code_2(tmp_path, monkeypatch, arguments, word
 
 @pytest.mark.slow
 def test_an_error_in_a_process_of_its_own(tmp_path):
-    assert raydistill("show", "none.distilled", cwd=tmp_path, code=2).startswith("error: none.distilled")
+    command = [sys.executable, "-m", "raydistill.cli", "show", "none.distilled"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: none.distilled")
 
 
 @pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path):
-    output = raydistill("show", "none.distilled", "--debug", cwd=tmp_path, code=1)
-    assert "Traceback" in output
-    assert "UserError" in output
+    command = [sys.executable, "-m", "raydistill.cli", "show", "none.distilled", "--debug"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "UserError" in done.stderr
 
 
 def test_help_loads_neither_torch_nor_ray():
@@ -267,6 +263,7 @@ def test_help_loads_neither_torch_nor_ray():
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_method_needs_no_ray_and_loads_no_torchvision():
     script = """
 import sys

@@ -173,6 +173,7 @@ def test_a_run_at_home_with_odd_names(odd_run):
     assert "folder:~/data [a] #1? (" in out
 
 
+@pytest.mark.slow
 def test_printed_commands_can_be_typed(odd_run):
     home, out, _ = odd_run
     printed = [shlex.split(line.replace("  uv run ", "")) for line in out.splitlines() if line.startswith("  ")]
@@ -183,6 +184,7 @@ def test_printed_commands_can_be_typed(odd_run):
     ]
 
 
+@pytest.mark.slow
 def test_every_command_finds_it_at_home(odd_run, monkeypatch, tmp_path):
     home, _, _ = odd_run
     monkeypatch.setenv("HOME", str(home))
@@ -251,6 +253,7 @@ def test_a_bank_at_home_with_an_odd_name(tmp_path):
     assert not (home / "~").exists()
 
 
+@pytest.mark.slow
 def test_an_output_folder_must_have_a_utf8_name(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     _, err = run("distill", *QUICK, "--out", name, cwd=tmp_path, code=2)

@@ -93,6 +93,7 @@ def test_the_examples_of_a_class_stay_bytes(digits):
     assert torch.equal(some.images[:], numbers(digits.train).only(3).images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [{}, {"weights": "random", "images.init": "real", "data.augment.shift": 2}])
 def test_distils_the_same_from_bytes_as_from_numbers(digits, small, update):
     other = replace(digits, **{name: numbers(getattr(digits, name)) for name in ("train", "val", "test")})

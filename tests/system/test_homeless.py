@@ -57,6 +57,7 @@ def test_what_needs_a_home_says_so(tmp_path, as_nobody, arguments, words):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_of_a_user_without_a_home(tmp_path, as_nobody):
     (tmp_path / "s.yaml").write_text(

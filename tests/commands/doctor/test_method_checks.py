@@ -23,6 +23,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_hypergradient_that_has_too_few_digits(monkeypatch):
     monkeypatch.setattr(method, "gpus", lambda: [])
     good = one(method.look_at_hypergradient(HERE_AND_NOW))
