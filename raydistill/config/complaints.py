@@ -122,7 +122,10 @@ def meant(model: type[BaseModel], name: str) -> list[str]:
     scores = {each: _likeness(wrong, each) for each in known}
     best = max(scores.values())
     close = [each for each in known if scores[each] >= max(ALIKE, best - 0.05)]
-    return (same or sorted(close, key=lambda each: (-scores[each], each.count("."))))[:MOST_GUESSES]
+    close.sort(key=lambda each: (-scores[each], each.count(".")))
+    # A setting of the same name in a section is rarely meant beside one that stands in no deeper section.
+    close = [each for each in close if scores[each] < best or each.count(".") == close[0].count(".")]
+    return (same or close)[:MOST_GUESSES]
 
 
 def _likeness(wrong: str, known: str) -> float:

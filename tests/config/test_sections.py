@@ -86,7 +86,10 @@ def test_another_value_for_one_setting():
             "network.widht: there is no such setting; did you mean network.width?",
         ),
         ({"stesp": 3}, "stesp: there is no such setting; did you mean steps?"),
-        ({"network.lr": 3}, "network.lr: there is no such setting; did you mean labels.lr?"),
+        (
+            {"network.lr": 3},
+            "network.lr: there is no such setting; did you mean recipe.lr, labels.lr or solver.pool.lr?",
+        ),
         ({"steps.x": 3}, "steps.x: there is no such setting; did you mean steps?"),
         ({"data": {"hub": {"splti": "x"}}}, "data.hub.splti: there is no such setting; did you mean data.hub.split?"),
         (
@@ -297,7 +300,9 @@ def test_marks_say_what_a_sweep_may_do():
         *("device", "iterations", "eval_every", "bank", "workers"),
     }
     fit = {name for name in names_in(DistillConfig) if is_marked(DistillConfig, name, DecidesFit)}
-    assert {name.partition(".")[0] for name in fit} == {"data", "network", "weights", "objective", "train_nets"}
+    assert {name.partition(".")[0] for name in fit} == {
+        *("data", "network", "weights", "objective", "train_nets", "solver", "recipe")
+    }
     assert {name for name in fit if name.startswith("data")} == {
         f"data.augment.{n}" for n in ("shift", "rotate", "scale")
     }

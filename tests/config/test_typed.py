@@ -176,7 +176,7 @@ def test_a_run_at_home_with_odd_names(odd_run):
 @pytest.mark.slow
 def test_printed_commands_can_be_typed(odd_run):
     home, out, _ = odd_run
-    printed = [shlex.split(line.replace("  uv run ", "")) for line in out.splitlines() if line.startswith("  ")]
+    printed = [shlex.split(line.replace("  uv run ", "")) for line in out.splitlines() if line.startswith("  uv run ")]
     assert printed == [
         ["raydistill", "show", f"{home}/run [/b]?/best.distilled", "-o", "grid.png"],
         ["tensorboard", "--logdir", f"{home}/run [/b]?"],
@@ -204,7 +204,9 @@ def test_every_command_finds_it_at_home(odd_run, monkeypatch, tmp_path):
     assert shlex.split(refused.partition("that run: ")[2]) == ["--resume", f"{home}/run [/b]?"]
     seed = f"seed=-1: should be a whole number from 0 to {MOST_SEED}"
     assert seed in said("evaluate", "~/run [/b]?/best.distilled", "--seed", "-1", code=2)
-    assert "epochs=0: at least 1" in said("evaluate", "~/run [/b]?/best.distilled", "--epochs", "0", code=2)
+    assert "epochs=0: at least 1" in said(
+        "evaluate", "~/run [/b]?/best.distilled", "--recipe", "schedule", "--epochs", "0", code=2
+    )
     for arguments in (
         ["status", "~/none [x]"],
         ["sweep", "~/none.yaml"],
