@@ -36,7 +36,7 @@ def recipe_so_far(problem: Problem, distilled: DistilledSet) -> Recipe:
     if isinstance(recipe, AutoRecipe):
         if distilled.raw_rates.numel():
             return ScheduleRecipe()
-        steps = min(SHORT_STEPS, problem.config.choice_steps)
+        steps = min(SHORT_STEPS, problem.config.choice.steps or SHORT_STEPS)
         return AdamRecipe(steps=steps, batch=_batch(distilled), loss="squared_error")
     check_recipe(recipe, distilled)
     return recipe

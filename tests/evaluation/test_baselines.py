@@ -302,14 +302,14 @@ def test_choices_take_images_of_all_classes_where_the_data_are_sorted(digits, ne
     monkeypatch.setattr("raydistill.evaluation.baselines.FEW", 100)
     order = digits.train.labels.argsort()
     data = replace(digits, train=digits.train.at(order))
-    baselines = Baselines(problem_of(data, network, RandomWeights(network)), like)
+    baselines = Baselines(problem_of(data, network, RandomWeights(network)), like, SCHEDULE)
     assert len(baselines.train) == 100
     assert len(baselines.train.labels.unique()) == 10
 
 
 def test_labels_of_an_attack_are_those_wanted(digits, network, like):
     baselines = Baselines(
-        problem_of(digits, network, RandomWeights(network), objective=Objective((3, 5))), like, draws=2
+        problem_of(digits, network, RandomWeights(network), objective=Objective((3, 5))), like, SCHEDULE, draws=2
     )
     assert (baselines.classes == 3).any()
     assert (baselines.labels[..., 3] == 0).all()

@@ -329,7 +329,7 @@ def test_settings_that_do_not_go_together(values, words):
 
 
 def test_other_numbers_of_epochs(small, digits):
-    artifact = distill(small, data=digits)
+    artifact = distill(small.changed({"recipe": "schedule"}), data=digits)
     with pytest.raises(UserError, match="epochs=0: at least 1"):
         evaluate(artifact, epochs=0, data=digits)
     longer = artifact.distilled.with_epochs(5)
