@@ -2,9 +2,9 @@
 
     python benchmarks/decay.py [--seeds 5] [--out FOLDER]
 
-100 images of scikit-learn's digits for LeNets of random weights, by an outer rate that is too large: after some hundred
-iterations the loss rises. The table has, for each seed, the best and the last validation accuracy, and the test accuracy
-of the best set. Writes benchmarks/results/DATE-decay-DEVICE.md.
+Learns 100 images of scikit-learn's digits for LeNets of random weights, by an outer rate that is too large: after some
+hundred iterations the loss rises. The table has, for each seed, the best and the last validation accuracy, and the test
+accuracy of the best set. Writes benchmarks/results/DATE-decay-DEVICE.md.
 """
 
 import argparse
