@@ -8,14 +8,20 @@ import torch
 from made_up import made_up_data
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.recipe_settings import RecipeSettings
 from raydistill.config.settings import validated
 from raydistill.method import Distiller
+from raydistill.method.recipe import train_by
 from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
 pytestmark = pytest.mark.gpu
 
 SMALL = {"batch_size": 64, "steps": 2, "epochs": 2, "iterations": 40, "images_per_class": 1}
+RIDGE = {  # Networks give way to new ones on the way.
+    **{"weights": "random", "network": "convnet", "network.width": 16, "epochs": 3},
+    "solver": {"name": "ridge", "pool": {"size": 3, "age": 3}},
+}
 CASES = {
     "one": {"weights": "fixed"},
     "networks": {"weights": "random", "train_nets": 3},
@@ -26,13 +32,15 @@ CASES = {
     "shifted set": {"weights": "random", "data.augment": {"shift": 2, "flip": True, "on": "set"}},
     "paired": {"weights": "random", "population": 2, "data.augment": {"rotate": 15, "colour": 0.5, "on": "paired"}},
     "convnet": {"weights": "random", "network": "convnet", "network.width": 16, "population": 2},
+    "ridge": {**RIDGE, "train_nets": 2, "labels": "free"},
+    "ridge, population": {**RIDGE, "population": 2, "solver.mirror": True, "data.augment": {"shift": 2, "on": "both"}},
     "bfloat16": {"weights": "random", "precision": "bfloat16", "train_nets": 2},
 }
 ALMOST_EQUAL = 1e-4  # relative, of losses after so few iterations; equal to the bit is what we hope for
 
 
 def made(case, data):
-    config = DistillConfig(**SMALL | CASES[case])
+    config = validated(DistillConfig, SMALL | CASES[case])
     return Distiller(config, build_network(config, data.image_shape, data.num_classes), data.train, data.num_classes)
 
 
@@ -55,6 +63,22 @@ def test_graphs_change_nothing(case, device, report, monkeypatch):
     report(f"CUDA graphs: {case}", ("", "bit-equal", "losses, relative", "images"), rows)
     assert rows[0][2] < max(ALMOST_EQUAL, 10 * rows[1][2])
     assert not torch.equal(with_graphs[0][-2], with_graphs[0][-1])  # it goes on, and does not replay one iteration
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_a_recipe_trains_as_on_a_cpu(name, device):
+    """The same batches and augmentation, whatever the device; a graph holds each step."""
+    data = made_up_data((3, 16, 16), device)
+    distiller = made("convnet", data)
+    values = {"name": name, "lr": 0.001, "steps": 12, "batch": 4, "warm_up": 2, "augment": {"shift": 2, "flip": True}}
+    recipe = validated(RecipeSettings, {"recipe": values}).recipe
+    weights = distiller.network.initial_weights(2, named_generator(0, "weights"))[None].expand(2, -1, -1)
+    cpu = torch.device("cpu")
+    there = train_by(recipe, distiller.network, distiller.learned, weights.to(device), 0).to(cpu)
+    here = train_by(recipe, distiller.network, distiller.learned.to(cpu), weights, 0)
+    assert (there - weights).abs().max() > 0.001
+    assert torch.allclose(there, here, atol=2e-3)
+    assert (there - here).abs().mean() < 0.01 * (here - weights).abs().mean()
 
 
 def test_each_of_a_population_is_a_run_of_its_own(device):
