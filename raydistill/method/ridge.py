@@ -116,4 +116,6 @@ def last_layer(features: Tensor, labels: Tensor, strength: float) -> Tensor:
     gram = gram + ridge[..., None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     root, _ = torch.linalg.cholesky_ex(gram)  # Without a check, for which a GPU would wait.
     targets = targets.expand(*gram.shape[:-1], targets.shape[-1])
-    return features.mT @ torch.cholesky_solve(targets, root)
+    half = torch.linalg.solve_triangular(root, targets, upper=False)
+    # A CUDA graph can contain this, but not `cholesky_solve` of several matrices.
+    return features.mT @ torch.linalg.solve_triangular(root.mT, half, upper=True)

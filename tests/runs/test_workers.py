@@ -40,7 +40,7 @@ def config(small):
     return small.changed(UPDATE)
 
 
-RIDGE = {"solver": {"name": "ridge", "pool": {"size": 6, "age": 2}}, "choice": {"steps": 5, "nets": 1}}
+RIDGE = {"epochs": 3, "solver": {"name": "ridge", "pool": {"size": 6, "age": 2}}, "choice": {"steps": 5, "nets": 1}}
 
 
 def learned(run):
