@@ -34,13 +34,13 @@ def alexcifarnet() -> nn.Module:
     )  # fmt: skip
 
 
-def convnet() -> nn.Module:
-    """ConvNet of depth 3 and width 128."""
+def convnet(channels: int = 3, size: int = 32, width: int = 128) -> nn.Module:
+    """ConvNet of depth 3 for images of `channels` x `size` x `size`."""
     blocks = [
-        nn.Sequential(nn.Conv2d(c, 128, 3, padding=1), nn.GroupNorm(128, 128), nn.ReLU(), nn.AvgPool2d(2))
-        for c in (3, 128, 128)
+        nn.Sequential(nn.Conv2d(c, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(), nn.AvgPool2d(2))
+        for c in (channels, width, width)
     ]
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(2048, 10))
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(width * (size // 8) ** 2, 10))
 
 
 NETWORKS = {"lenet": lenet, "alexcifarnet": alexcifarnet, "convnet": convnet}
@@ -69,6 +69,7 @@ class Textbook:
         std: likewise.
         device: where to compute.
         workers: processes that load data; None where they lie on the device, normalised beforehand.
+        module: another network than the one of `NETWORKS`.
     """
 
     def __init__(
@@ -79,10 +80,11 @@ class Textbook:
         std: Tensor,
         device: str,
         workers: int | None,
+        module: nn.Module | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.module = NETWORKS[config.network.name]().to(device)
+        self.module = (module or NETWORKS[config.network.name]()).to(device)
         count = 10 * config.images_per_class
         self.labels = torch.arange(10, device=device).repeat_interleave(config.images_per_class)
         shape = (count, *data[0].shape[1:])

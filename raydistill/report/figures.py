@@ -18,6 +18,7 @@ from raydistill.system.errors import UserError
 from raydistill.system.storage import open_place, replace_file
 
 MAX_ROWS = 12  # Rows of images in one grid.
+COLUMNS = 20  # Images in a row.
 
 
 NAMES_ARE_TEXT: Any = {"text.usetex": False}  # It overrides the user's matplotlibrc: names may contain $, _ and %.
@@ -29,17 +30,20 @@ def image_grid(
 ) -> Figure:
     """Draw one row for each minibatch, one column for each image; titles are classes, of soft labels the two largest.
 
-    Each image is stretched to its own 2nd and 98th percentile: learned ones go far beyond black and white. Of a large
+    A single minibatch of more than 20 images, as ridge regression learns it, is drawn in rows of ten. Each image is stretched to its own 2nd and 98th percentile: learned ones go far beyond black and white. Of a large
     set the first `MAX_ROWS` minibatches and 20 images of each are drawn.
 
     Args:
         pixels: [S, B, C, H, W], 0 is black and 1 white.
         labels: class probabilities [S, B, K].
         class_names: of the K classes.
-        learning_rates: [E, S]; where given, each row is marked with its step sizes.
+        learning_rates: [E, S]; where there are any, each row is marked with its step sizes.
     """
+    if len(pixels) == 1 and pixels.shape[1] > COLUMNS and pixels.shape[1] % 10 == 0:
+        pixels, labels = (tensor.unflatten(1, (-1, 10)).squeeze(0) for tensor in (pixels, labels))
+        learning_rates = None  # All rows have the same.
     steps, batch = min(len(pixels), MAX_ROWS), pixels.shape[1]
-    columns = min(batch, 20)
+    columns = min(batch, COLUMNS)
     soft = not torch.equal(labels, torch.nn.functional.one_hot(labels.argmax(-1), labels.shape[-1]).to(labels))
     figure = Figure(figsize=(1.1 * columns + 0.8, 1.25 * steps + 0.4), dpi=110, layout="constrained")
     axes = figure.subplots(steps, columns, squeeze=False)
@@ -51,7 +55,7 @@ def image_grid(
             ax.set(xticks=[], yticks=[])
             if s == 0 or batch > len(class_names) or soft:
                 ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$" is a letter.
-        if learning_rates is not None:
+        if learning_rates is not None and learning_rates.numel():
             rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
             axes[s, 0].set_ylabel(f"step {s}\nlr {rates}", fontsize=6)
     return figure

@@ -82,7 +82,8 @@ class TensorBoard:
             grid = image_grid(images, distilled.labels.cpu(), self.class_names, rates)
             with any_letters():
                 self.writer.add_figure("distilled images", grid, iteration)
-            self.writer.add_figure("step sizes", step_sizes(rates), iteration)
+            if rates.numel():
+                self.writer.add_figure("step sizes", step_sizes(rates), iteration)
             self.writer.flush()
 
     def close(self) -> None:

@@ -42,6 +42,16 @@ def test_large_sets_are_cut():
     assert len(figure.axes) == 12 * 20
 
 
+def test_one_large_minibatch_is_drawn_in_rows_of_ten_with_a_title_for_each_image():
+    """As ridge regression learns it: there are no step sizes to show."""
+    classes = torch.arange(50) // 5
+    images = torch.rand(1, 50, 1, 5, 5)
+    figure = image_grid(images, torch.eye(10)[classes][None], [str(i) for i in range(10)], torch.empty(0, 1))
+    assert [ax.get_title() for ax in figure.axes] == [str(i) for i in classes.tolist()]
+    assert figure.axes[10].get_position().y0 < figure.axes[9].get_position().y0
+    assert not any(ax.get_ylabel() for ax in figure.axes)
+
+
 def test_step_sizes_are_in_the_order_of_use():
     rates = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
     line = step_sizes(rates).axes[0].lines[0]
