@@ -118,4 +118,5 @@ def last_layer(features: Tensor, labels: Tensor, strength: float) -> Tensor:
     targets = targets.expand(*gram.shape[:-1], targets.shape[-1])
     half = torch.linalg.solve_triangular(root, targets, upper=False)
     # A CUDA graph can contain this, but not `cholesky_solve` of several matrices.
-    return features.mT @ torch.linalg.solve_triangular(root.mT, half, upper=True)
+    dual: Tensor = torch.linalg.solve_triangular(root.mT, half, upper=True)
+    return features.mT @ dual

@@ -30,8 +30,9 @@ def image_grid(
 ) -> Figure:
     """Draw one row for each minibatch, one column for each image; titles are classes, of soft labels the two largest.
 
-    A single minibatch of more than 20 images, as ridge regression learns it, is drawn in rows of ten. Each image is stretched to its own 2nd and 98th percentile: learned ones go far beyond black and white. Of a large
-    set the first `MAX_ROWS` minibatches and 20 images of each are drawn.
+    A single minibatch of more than 20 images, as ridge regression learns it, is drawn in rows of ten. Of a large set
+    the first `MAX_ROWS` rows and 20 images of each are drawn. Each image is stretched to its own 2nd and 98th
+    percentile: learned ones go far beyond black and white.
 
     Args:
         pixels: [S, B, C, H, W], 0 is black and 1 white.
@@ -39,6 +40,7 @@ def image_grid(
         class_names: of the K classes.
         learning_rates: [E, S]; where there are any, each row is marked with its step sizes.
     """
+    several_of_a_class = pixels.shape[1] > len(class_names)
     if len(pixels) == 1 and pixels.shape[1] > COLUMNS and pixels.shape[1] % 10 == 0:
         pixels, labels = (tensor.unflatten(1, (-1, 10)).squeeze(0) for tensor in (pixels, labels))
         learning_rates = None  # All rows have the same.
@@ -53,7 +55,7 @@ def image_grid(
             picture = stretched(pixels[s, b]).permute(1, 2, 0).squeeze(2).numpy()
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
-            if s == 0 or batch > len(class_names) or soft:
+            if s == 0 or several_of_a_class or soft:
                 ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$" is a letter.
         if learning_rates is not None and learning_rates.numel():
             rates = " ".join(f"{rate:.2g}" for rate in learning_rates[:3, s].tolist())
