@@ -122,7 +122,7 @@ def test_a_sweep_says_so_in_a_line(tmp_path):
     (tmp_path / "s.yaml").write_text(SWEEP)
     begin = time.monotonic()
     _, err = run("sweep", "s.yaml", cwd=tmp_path, code=2, RAY_ADDRESS="127.0.0.2:1")
-    assert time.monotonic() - begin < 90  # mostly imports, beside other tests; without the check Ray would wait for minutes
+    assert time.monotonic() - begin < 90  # of which most are imports; without the check Ray would wait for minutes
     [line] = err.splitlines()
     assert line.startswith("error: RAY_ADDRESS=127.0.0.2:1: nobody answers ([Errno 111] Connection refused); ")
     long = tmp_path / ("long" * 30)
