@@ -176,7 +176,8 @@ def test_a_run_at_home_with_odd_names(odd_run):
 @pytest.mark.slow
 def test_printed_commands_can_be_typed(odd_run):
     home, out, _ = odd_run
-    printed = [shlex.split(line.replace("  uv run ", "")) for line in out.splitlines() if line.startswith("  uv run ")]
+    after = out.partition("look at the images")[2].splitlines()[1:]
+    printed = [shlex.split(line.replace("  uv run ", "")) for line in after if line.startswith("  ")]
     assert printed == [
         ["raydistill", "show", f"{home}/run [/b]?/best.distilled", "-o", "grid.png"],
         ["tensorboard", "--logdir", f"{home}/run [/b]?"],
