@@ -29,3 +29,12 @@ def test_the_map_names_each_folder():
     drawn = re.findall(r"^ *([a-z_]+)/ ", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
     folders = [file.parent.name for file in (ROOT / "raydistill").rglob("__init__.py")]
     assert sorted(drawn) == sorted(set(folders) - {"raydistill", "doctor"})
+
+
+def test_the_tests_that_the_check_of_versions_names_are_there():
+    named = re.findall(r"tests/[\w/.]+(?:::\w+)?", (ROOT / ".ci/versions").read_text())
+    assert len(named) > 10
+    for each in named:
+        file, _, test = each.partition("::")
+        assert (ROOT / file).exists(), each
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), each
