@@ -153,7 +153,7 @@ class Distiller:
         self.outer.step(gradients, [rates * schedule * self.slower for rates in self.rates])
         self.learned.labels.copy_(self.label_form.labels(self.raw_labels))
         self._average()
-        self.solver.learn(augmented_set(self.learned, self.config.data.augment, draws)[0], drawn)
+        self.solver.learn(lambda: augmented_set(self.learned, self.config.data.augment, draws)[0], drawn)
         before: Tensor = loss[:, 0]
         return before
 

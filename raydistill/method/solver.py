@@ -3,7 +3,7 @@
 To add one, write a class with the methods of `Solver`, and enter it in `solver_of`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -38,8 +38,11 @@ class Solver(Protocol):
         """
         ...
 
-    def learn(self, learned: DistilledSet, drawn: Tensor) -> None:
-        """Let the solver's own networks learn from the sets as they are now; a CUDA graph contains the call."""
+    def learn(self, shown: Callable[[], DistilledSet], drawn: Tensor) -> None:
+        """Let the solver's own networks learn from the sets as they are now; a CUDA graph contains the call.
+
+        `shown` makes the sets as networks see them, augmented, which takes time: a solver that needs them calls it.
+        """
         ...
 
     def finish(self) -> None:
@@ -73,7 +76,7 @@ class Unroll:
         """Return the loss [P] after all gradient steps, and the hypergradient."""
         return hypergradient(self.network, learned, drawn, images, labels)
 
-    def learn(self, learned: DistilledSet, drawn: Tensor) -> None:
+    def learn(self, shown: Callable[[], DistilledSet], drawn: Tensor) -> None:
         """Do nothing: the networks of an iteration are not used again."""
 
     def finish(self) -> None:
@@ -121,9 +124,9 @@ class Ridge:
         weights = self.pool.weights[self.sets, drawn]
         return ridge_hypergradient(self.network, learned, weights, images, labels, self.options)
 
-    def learn(self, learned: DistilledSet, drawn: Tensor) -> None:
+    def learn(self, shown: Callable[[], DistilledSet], drawn: Tensor) -> None:
         """Let the networks drawn take a step on all images of their set, with the squared error."""
-        weights = self.pool.weights[self.sets, drawn]
+        learned, weights = shown(), self.pool.weights[self.sets, drawn]
         images, labels = learned.images.flatten(1, 2), learned.labels.flatten(1, 2)
         self.pool.train(drawn[0], gradients_on_sets(self.network, squared_error, weights, images, labels))
 

@@ -1,28 +1,14 @@
 """The outer loop: resume, generators, learning."""
 
-import io
-
 import pytest
 import torch
+from resuming import make, through_a_file, whole_and_resumed
 
-from raydistill.method import Distiller
 from raydistill.method.adam import Adam
 from raydistill.method.distilled import inverse_softplus
 from raydistill.method.distiller import RunningClip
 from raydistill.method.population import members
 from raydistill.method.rng import named_generator
-from raydistill.networks import build_network
-
-
-def make(config, data):
-    return Distiller(config, build_network(config, data.image_shape, data.num_classes), data.train, data.num_classes)
-
-
-def through_a_file(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -39,24 +25,7 @@ def through_a_file(state):
     ],
 )
 def test_resume_is_bit_identical(small, digits, update):
-    config = small.changed(update)
-    whole = make(config, digits)
-    for _ in range(6):
-        whole.step()
-    first = make(config, digits)
-    for _ in range(3):
-        first.step()
-    state = through_a_file(first.state_dict())
-    second = make(config.model_copy(update={"seed": config.seed}), digits)
-    for _ in range(2):
-        second.step()  # a state that loading has to replace
-    second.load_state_dict(state)
-    for _ in range(3):
-        second.step()
-    assert second.iteration == 6
-    for name in ("images", "labels", "raw_rates"):
-        assert torch.equal(getattr(whole.learned, name), getattr(second.learned, name)), name
-        assert torch.equal(getattr(whole.averaged, name), getattr(second.averaged, name)), name
+    whole_and_resumed(small.changed(update), digits, iterations=6, stop=3)
 
 
 def test_state_dict_is_complete(small, digits):

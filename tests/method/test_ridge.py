@@ -3,11 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from resuming import make, whole_and_resumed
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.settings import validated
 from raydistill.config.solver_settings import Pool
-from raydistill.method import DistilledSet, Distiller
+from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import RandomWeights
 from raydistill.method.pool import NetworkPool
 from raydistill.method.ridge import RidgeOptions, last_layer, ridge_hypergradient
@@ -175,7 +176,9 @@ def test_networks_of_all_ages_are_there_and_none_is_too_old():
         others = [i for i in range(5) if i != chosen]
         assert torch.equal(pool.weights[:, others], before[:, others])
         ages += pool.counts.tolist()
-        assert pool.counts.tolist() == [0.0 if left == 20 else count for left, count in zip(pool.left, pool.counts)]  # noqa: B905
+        assert pool.counts.tolist() == [
+            0.0 if left == 20 else count for left, count in zip(pool.left, pool.counts.tolist(), strict=True)
+        ]
     assert set(ages[500:]) == set(range(20))
     assert torch.equal(pool.squares[:, pool.counts == 0], torch.zeros_like(pool.squares[:, pool.counts == 0]))
 
@@ -196,10 +199,6 @@ RIDGE = {
 }
 
 
-def make(config, data):
-    return Distiller(config, build_network(config, data.image_shape, data.num_classes), data.train, data.num_classes)
-
-
 @pytest.mark.parametrize(
     "update",
     [
@@ -214,21 +213,7 @@ def make(config, data):
 def test_resume_is_bit_identical(small, digits, update):
     """The networks of the pool give way several times on the way."""
     config = small.changed(RIDGE).changed(update)
-    whole = make(config, digits)
-    for _ in range(12):
-        whole.step()
-    first = make(config, digits)
-    for _ in range(5):
-        first.step()
-    state = first.state_dict()
-    second = make(config, digits)
-    for _ in range(2):
-        second.step()  # a state that loading has to replace
-    second.load_state_dict(state)
-    for _ in range(7):
-        second.step()
-    for name in ("images", "labels", "raw_rates"):
-        assert torch.equal(getattr(whole.learned, name), getattr(second.learned, name)), name
+    whole, second = whole_and_resumed(config, digits, iterations=12, stop=5)
     assert torch.equal(whole.solver.pool.weights, second.solver.pool.weights)
     assert whole.learned.raw_rates.shape == (config.population.size, 0, config.steps)
 
