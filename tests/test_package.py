@@ -19,6 +19,7 @@ def test_a_wheel_holds_the_package_its_types_and_its_sources_in_c():
         "raydistill/__init__.py",
         "raydistill/py.typed",
         "raydistill/kernels/conv_relu_pool/conv_relu_pool.c",
+        "raydistill/kernels/norm_relu_pool/norm_relu_pool.c",
     } < files
     assert {file.partition("/")[0] for file in files} == {"raydistill"}
 

@@ -12,6 +12,7 @@ PLACES = (
     "raydistill",
     "raydistill/kernels",
     "raydistill/kernels/conv_relu_pool",
+    "raydistill/kernels/norm_relu_pool",
     "raydistill/networks",
     "raydistill/sweep/surviving",
     "benchmarks",

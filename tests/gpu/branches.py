@@ -80,8 +80,7 @@ def switches(some: list[Way], others: list[Way]) -> int:
 
 def seen_by_modes(patch: Any) -> None:
     """Has recorded programs call our kernels by their names, where Branches sees them."""
-    named = {f: short for f, short in codegen.FASTER_CALLS.items() if f not in codegen.IMPLEMENTATIONS}
-    patch.setattr(codegen, "FASTER_CALLS", named)
+    patch.setattr(codegen, "IMPLEMENTATIONS", {})
 
 
 def use_kernels(patch: Any, wanted: bool) -> None:

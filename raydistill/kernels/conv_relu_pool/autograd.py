@@ -10,9 +10,9 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
-from raydistill.kernels.conv_relu_pool.operations import can_do, ops
+from raydistill.kernels.conv_relu_pool.operations import can_do
+from raydistill.kernels.operation import Operation, ops, sum_over_sharing
 
 
 def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, outputs_last: bool) -> Tensor:
@@ -35,40 +35,7 @@ def conv_relu_pool(images: Tensor, weight: Tensor, bias: Tensor, padding: int, o
     return pooled.permute(0, 2, 3, 1) if outputs_last else pooled
 
 
-class _Operation(Function):
-    """An operation that takes several networks at once, so that vmap only gives it more of them."""
-
-    ranks: tuple[int, ...]  # The ranks of the tensors for one network.
-
-    @classmethod
-    def vmap(cls, info: Any, in_dims: Any, *args: Any) -> Any:
-        """Run V calls, each of one network or of N, as one call of V or V * N."""
-        several = [a.dim() - (d is not None) - r for a, d, r in zip(args, in_dims, cls.ranks, strict=False)]
-        networks = [a.shape[1 if d == 0 else 0] for a, d, n in zip(args, in_dims, several, strict=False) if n]
-        shape = (info.batch_size, *networks[:1])
-
-        def merged(arg: Tensor, dim: int | None, rank: int) -> Tensor:
-            if dim is None and arg.dim() == rank:
-                return arg  # All calls share it.
-            if dim is None or dim != 0:
-                arg = arg[None] if dim is None else arg.movedim(dim, 0)
-            if networks and arg.dim() == rank + 1:  # The networks of a call share it.
-                arg = arg.unsqueeze(1)
-            return arg.expand(*shape, *arg.shape[len(shape) :]).flatten(0, len(shape) - 1)
-
-        tensors = [merged(*each) for each in zip(args, in_dims, cls.ranks, strict=False)]
-        result = cls.apply(*tensors, *args[len(tensors) :])
-        if isinstance(result, tuple):
-            return tuple(part.unflatten(0, shape) for part in result), (0,) * len(result)
-        return result.unflatten(0, shape), 0
-
-
-def _shared(rank: int, gradient: Tensor) -> Tensor:
-    """Return the gradient for a tensor of this rank: the sum over the networks where they share it."""
-    return gradient.sum(0) if rank < gradient.dim() else gradient
-
-
-class _ConvReluPool(_Operation):
+class _ConvReluPool(Operation):
     ranks = (4, 4, 1)
 
     @staticmethod
@@ -88,7 +55,7 @@ class _ConvReluPool(_Operation):
         return *_gather_gradients(ctx, g), None, None
 
 
-class _Gather(_Operation):
+class _Gather(Operation):
     ranks = (4, 4, 1, 4)
 
     @staticmethod
@@ -111,14 +78,14 @@ def _gather_gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None
     x, w, winner = ctx.saved_tensors
     dx = dw = dbias = None
     if ctx.needs_input_grad[0]:
-        dx = _shared(x.dim(), _ScatterX.apply(g, w, winner, *x.shape[-3:-1], *ctx.layout))
+        dx = sum_over_sharing(x.dim(), _ScatterX.apply(g, w, winner, *x.shape[-3:-1], *ctx.layout))
     if ctx.needs_input_grad[1]:
         dw, dbias = _ScatterW.apply(g, x, winner, *ctx.layout)
-        dw, dbias = _shared(w.dim(), dw), _shared(ctx.bias_rank, dbias)
+        dw, dbias = sum_over_sharing(w.dim(), dw), sum_over_sharing(ctx.bias_rank, dbias)
     return dx, dw, dbias
 
 
-class _ScatterX(_Operation):
+class _ScatterX(Operation):
     ranks = (4, 4, 4)
 
     @staticmethod
@@ -138,11 +105,11 @@ class _ScatterX(_Operation):
         if ctx.needs_input_grad[0]:
             dg = _Gather.apply(dx, w, w.new_zeros(w.shape[:-3]), winner, *ctx.layout)
         if ctx.needs_input_grad[1]:
-            dw = _shared(w.dim(), _ScatterW.apply(g, dx, winner, *ctx.layout)[0])
+            dw = sum_over_sharing(w.dim(), _ScatterW.apply(g, dx, winner, *ctx.layout)[0])
         return dg, dw, None, None, None, None, None
 
 
-class _ScatterW(_Operation):
+class _ScatterW(Operation):
     ranks = (4, 4, 4)
 
     @staticmethod
@@ -162,5 +129,5 @@ class _ScatterW(_Operation):
         if ctx.needs_input_grad[0]:
             dg = _Gather.apply(x, dw, dbias, winner, *ctx.layout)
         if ctx.needs_input_grad[1]:
-            dx = _shared(x.dim(), _ScatterX.apply(g, dw, winner, *x.shape[-3:-1], *ctx.layout))
+            dx = sum_over_sharing(x.dim(), _ScatterX.apply(g, dw, winner, *x.shape[-3:-1], *ctx.layout))
         return dg, dx, None, None, None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from raydistill.kernels.conv_relu_pool.c import DTYPES, c_kernels
 from raydistill.kernels.native import forbidden
+from raydistill.kernels.operation import define
 
 KERNEL = 5
 MAX_ROW = 8 * 32  # The kernels support so many bytes in a row of a filter.
@@ -129,20 +130,13 @@ def _scatter_w(g: Tensor, x: Tensor, winner: Tensor, padding: int, outputs_last:
     return w, bias
 
 
-_library = torch.library.Library("raydistill", "DEF")
-ops = torch.ops.raydistill
-# The functions behind the operations, for callers that need neither autograd nor vmap.
-IMPLEMENTATIONS: dict[Any, Any] = {}
-for _schema, _implementation in {
+_schemas: dict[str, Any] = {
     "conv_relu_pool(Tensor x, Tensor w, Tensor bias, int padding, bool outputs_last) -> (Tensor, Tensor)": _forward,
     "gather(Tensor x, Tensor w, Tensor bias, Tensor winner, int padding, bool outputs_last) -> Tensor": _gather,
     "scatter_x(Tensor g, Tensor w, Tensor winner, int height, int width, int padding, bool outputs_last) -> Tensor": (
         _scatter_x
     ),
     "scatter_w(Tensor g, Tensor x, Tensor winner, int padding, bool outputs_last) -> (Tensor, Tensor)": _scatter_w,
-}.items():
-    _name = _schema.partition("(")[0]
-    _library.define(_schema, tags=torch.Tag.pt2_compliant_tag)
-    for _key in ("CPU", "CUDA", "Meta"):
-        _library.impl(_name, _implementation, _key)
-    IMPLEMENTATIONS[getattr(ops, _name).default] = _implementation
+}
+for _schema, _implementation in _schemas.items():
+    define(_schema, _implementation, ("CPU", "CUDA", "Meta"))
