@@ -27,7 +27,7 @@ class Chosen:
 
 
 def recipe_so_far(problem: Problem, distilled: DistilledSet) -> Recipe:
-    """Return the recipe of validations during a run: the one that the settings name, else the schedule if there is one.
+    """Return the recipe before a choice: the one that the settings name, else the schedule, else a short one with Adam.
 
     Raises:
         UserError: the settings name the schedule, and the set has none.
@@ -37,15 +37,27 @@ def recipe_so_far(problem: Problem, distilled: DistilledSet) -> Recipe:
         if distilled.raw_rates.numel():
             return ScheduleRecipe()
         steps = min(SHORT_STEPS, problem.config.choice.steps or SHORT_STEPS)
-        return AdamRecipe(steps=steps, batch=_batch(distilled), loss="squared_error")
+        return AdamRecipe(steps=steps, batch=_batch(distilled))
     check_recipe(recipe, distilled)
     return recipe
 
 
-def chosen_recipe(problem: Problem, distilled: DistilledSet) -> Chosen:
+def validation_recipe(problem: Problem, distilled: DistilledSet) -> Recipe:
+    """Return the recipe of a run's validations, which the first of them chooses if settings and set leave it open.
+
+    It is chosen like that of the final test, but has at most `SHORT_STEPS` steps.
+    """
+    before = recipe_so_far(problem, distilled)
+    if not isinstance(problem.config.recipe, AutoRecipe) or isinstance(before, ScheduleRecipe):
+        return before
+    return chosen_recipe(problem, distilled, before).recipe
+
+
+def chosen_recipe(problem: Problem, distilled: DistilledSet, first: Recipe | None = None) -> Chosen:
     """Return the recipe that the settings name; with `auto` the candidate with the highest validation accuracy.
 
-    Every candidate trains the same `choice.nets` networks, those of validations.
+    Every candidate trains the same `choice.nets` networks, those of validations. The `first` one decides how many
+    steps all take, by default those of `choice`.
     """
     if not isinstance(problem.config.recipe, AutoRecipe):
         return Chosen(recipe_so_far(problem, distilled))
@@ -60,11 +72,15 @@ def chosen_recipe(problem: Problem, distilled: DistilledSet) -> Chosen:
         trained = train_networks(problem.network, distilled, weights, recipe, seed)
         return evaluate_networks(problem.network, trained, problem.data.val, problem.objective).accuracy
 
-    return best_recipe(worth, problem, distilled, learned_schedule=distilled.raw_rates.numel() > 0)
+    return best_recipe(worth, problem, distilled, learned_schedule=distilled.raw_rates.numel() > 0, first=first)
 
 
 def best_recipe(
-    worth: Callable[[Recipe], float], problem: Problem, like: DistilledSet, learned_schedule: bool = False
+    worth: Callable[[Recipe], float],
+    problem: Problem,
+    like: DistilledSet,
+    learned_schedule: bool = False,
+    first: Recipe | None = None,
 ) -> Chosen:
     """Return the recipe that is worth most; of equals the first.
 
@@ -75,10 +91,11 @@ def best_recipe(
         problem: whose settings have the budget.
         like: a set as large as the one that is trained on.
         learned_schedule: whether the set has a schedule, which is a candidate then.
+        first: the recipe to begin with; by default Adam with as many steps as the budget allows.
     """
     begin = time.perf_counter()
-    recipe = AdamRecipe(steps=problem.config.choice_steps, batch=_batch(like))
-    best, most, tried = recipe, worth(recipe), 1
+    best = first or AdamRecipe(steps=problem.config.choice_steps, batch=_batch(like))
+    most, tried = worth(best), 1
     for name, value in variations(like):
         candidate = best.changed({name: value})
         tried += 1

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from raydistill.config.distill_config import DistillConfig
-from raydistill.config.recipe_settings import Recipe
+from raydistill.config.recipe_settings import Recipe, recipe_of
 from raydistill.data import Dataset, identity, is_same
 from raydistill.evaluation.accuracy import WORST_LOSS, Evaluation, evaluate_on
 from raydistill.evaluation.problem import Problem
-from raydistill.evaluation.recipes import recipe_so_far
+from raydistill.evaluation.recipes import recipe_so_far, validation_recipe
 from raydistill.evaluation.testing import final_test
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import FixedWeights
@@ -64,7 +64,7 @@ class Run:
         self.best_member = 0  # The set of the population that `best` was.
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # The best of each set so far.
         self.rewinder = Rewinder(self.distiller, config.outer.rewinds)
-        self.recipe = recipe_so_far(self.problem, self.current)  # By it validations train, and later the test.
+        self.recipe = recipe_so_far(self.problem, self.current)  # The first validation, and the test, may choose one.
         self.baseline_recipe: Recipe | None = None  # The best one for random real images, after the test.
         self.other_data = False  # Whether it was resumed with other data than it began with.
         self.seconds = 0.0
@@ -129,6 +129,8 @@ class Run:
         return metrics | {"seconds": self.seconds}
 
     def _validate(self, losses: list[float]) -> Metrics:
+        if not self.best_metrics:
+            self.recipe = validation_recipe(self.problem, self.current)
         results = [
             evaluate_on(self.problem.of_member(member), distilled, "validation", self.recipe)
             for member, distilled in enumerate(self.distiller.averaged.unstack())
@@ -228,6 +230,7 @@ class Run:
             "best_metrics": self.best_metrics,
             "members": (self.leader, self.best_member, self.member_metrics),
             "rewinder": self.rewinder.state_dict(),
+            "recipe": self.recipe.model_dump(mode="json"),
             "seconds": self.seconds,
             "loss": (self._loss_sum, self._loss_count),
         }
@@ -243,6 +246,7 @@ class Run:
         self.best_metrics = state["best_metrics"]
         self.leader, self.best_member, self.member_metrics = state["members"]
         self.rewinder.load_state_dict(state["rewinder"])
+        self.recipe = recipe_of(state["recipe"])
         self.seconds = state["seconds"]
         self._loss_sum.copy_(state["loss"][0])
         self._loss_count.copy_(state["loss"][1])

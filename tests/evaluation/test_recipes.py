@@ -8,7 +8,7 @@ import torch
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.recipe_settings import AdamRecipe, ScheduleRecipe
 from raydistill.evaluation.problem import Problem
-from raydistill.evaluation.recipes import best_recipe, chosen_recipe, recipe_so_far, variations
+from raydistill.evaluation.recipes import best_recipe, chosen_recipe, recipe_so_far, validation_recipe, variations
 from raydistill.method import DistilledSet
 from raydistill.system.errors import UserError
 
@@ -86,3 +86,14 @@ def test_validations_of_a_run(digits):
     assert recipe_so_far(problem_of(digits), real_set(digits)) == ScheduleRecipe()
     assert recipe_so_far(problem_of(digits), real_set(digits, passes=0)).steps == 30
     assert recipe_so_far(problem_of(digits, recipe="sgd"), real_set(digits)).name == "sgd"
+
+
+def test_the_first_validation_chooses(digits):
+    """With few steps, among recipes that fit the set; where nothing is open, it chooses nothing."""
+    problem = problem_of(digits, **{"choice.steps": 400, "choice.nets": 1})
+    found = validation_recipe(problem, real_set(digits, passes=0))
+    assert isinstance(found, AdamRecipe)
+    assert found.steps == 200
+    assert found == chosen_recipe(problem, real_set(digits, passes=0), AdamRecipe(steps=200)).recipe
+    assert validation_recipe(problem, real_set(digits)) == ScheduleRecipe()
+    assert validation_recipe(problem_of(digits, recipe="sgd"), real_set(digits)).name == "sgd"

@@ -16,6 +16,7 @@ from raydistill.system.errors import Diverged, UserError
 FIXED = {"weights": "fixed"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RANDOM = {"weights": "random", "train_nets": 2}
+RIDGE = {"epochs": 3, "weights": "random", "solver": {"name": "ridge", "pool": {"size": 3, "age": 2}}}
 
 
 def same(one, other):
@@ -36,7 +37,7 @@ class StopAt(Watcher):
         return self.now == self.at
 
 
-@pytest.mark.parametrize("update", [FIXED, RANDOM])
+@pytest.mark.parametrize("update", [FIXED, RANDOM, RIDGE], ids=["fixed", "random", "ridge"])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update, stop):
     config = small.changed(update)
@@ -52,6 +53,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update
     for key in ("val_accuracy", "test_accuracy", "test_accuracy_std", "baseline_same_steps", "iterations"):
         assert resumed.metrics[key] == whole.metrics[key], key
     states = [load_checkpoint(tmp_path / name) for name in ("whole", "halves")]
+    assert states[0]["recipe"] == states[1]["recipe"]  # that of the first validation
     for part in ("images", "raw_rates"):  # not only the best set: the last one too
         assert torch.equal(*(state["distiller"]["learned"][part] for state in states))
     assert torch.equal(states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0])
