@@ -1,11 +1,11 @@
-"""The published numbers, and ours: runs rows of sweeps/paper and writes docs/reproduction.md from what came out.
+"""The published numbers, our aims, and ours: runs rows of sweeps/ and writes docs/reproduction.md from what came out.
 
-    python benchmarks/reproduce.py run mnist_fixed_10 --seeds 0 1 2 -- --set dataset=mnist
+    python benchmarks/reproduce.py run cpu/mnist_convnet_100 --seeds 0 1 2 -- --set dataset=mnist
     python benchmarks/reproduce.py table
 
-`run` distils the first known_good point of sweeps/paper/NAME.yaml with each seed, with what stands behind `--` in
-addition, and keeps the run's own JSON in benchmarks/results/reproduction/NAME.json. `table` reads nothing else but
-those and the sweep files: nobody types a number.
+`run` distils the first known_good point of sweeps/ROW.yaml with each seed, with what stands behind `--` in addition,
+and keeps the run's own JSON in benchmarks/results/reproduction/ROW.json. `table` reads nothing else but those and the
+sweep files: nobody types a number.
 """
 
 import argparse
@@ -30,7 +30,12 @@ from raydistill.config.sweep_sections import Published
 ROOT = Path(__file__).parents[1]
 BASELINES = ("baseline_same_steps", "baseline_best_recipe")
 LESS_IS_MORE = ("test_class_accuracy",)
-PAPER = ROOT / "sweeps" / "paper"
+SWEEPS = ROOT / "sweeps"
+FOLDERS = {  # Of sweeps/, each with its heading.
+    "paper": "The papers' own networks and settings",
+    "cpu": "Two CPU cores",
+    "gpu": "One GPU",
+}
 KEPT = RESULTS / "reproduction"
 PAGE = ROOT / "docs" / "reproduction.md"
 HEAD = """# The published numbers, reproduced
@@ -40,7 +45,6 @@ are in benchmarks/results/reproduction. Test accuracies in %, of the set that wa
 deviation over networks; where there are several seeds, the median one. Time is that of the whole command, on a machine
 that did other work as well: an upper bound. "random real" is as many random real images, trained on for as many steps,
 "best recipe" the same with the recipe that is best for them; rows from before there were recipes lack the latter.
-
 """
 
 
@@ -69,13 +73,14 @@ def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
         "torch": torch.__version__,
         "commit": commit(),
     }
-    KEPT.mkdir(exist_ok=True, parents=True)
+    file = KEPT / f"{row}.json"
+    file.parent.mkdir(exist_ok=True, parents=True)
     runs = []
     for seed in seeds:
         start = time.perf_counter()
-        result = distilled(["distill", str(PAPER / f"{row}.yaml"), *settings, "--set", f"seed={seed}"])
+        result = distilled(["distill", str(SWEEPS / f"{row}.yaml"), *settings, "--set", f"seed={seed}"])
         runs.append({"seed": seed, "seconds": time.perf_counter() - start, "result": result})
-        (KEPT / f"{row}.json").write_text(json.dumps({**about, "runs": runs}, indent=2) + "\n")
+        file.write_text(json.dumps({**about, "runs": runs}, indent=2) + "\n")
 
 
 def distilled(arguments: list[str]) -> dict[str, Any]:
@@ -99,18 +104,26 @@ def distilled(arguments: list[str]) -> dict[str, Any]:
 
 def page() -> str:
     """docs/reproduction.md."""
+    tables, notes = zip(*(table(folder) for folder in FOLDERS), strict=True)
+    parts = [f"## {title}\n\n{lines}" for title, lines in zip(FOLDERS.values(), tables, strict=True)]
+    return "\n\n".join([HEAD.rstrip(), *parts, "## Commands", "\n".join(filter(None, notes))]) + "\n"
+
+
+def table(folder: str) -> tuple[str, str]:
+    """The table of a folder of sweeps/, and the commands of its rows."""
     columns = (
         "row, published, ours, aim, short of it, before, random real, best recipe, images, networks, seeds, device"
     )
     columns += ", time"
     lines = [f"| {columns.replace(',', ' |')} |", "|---" * len(columns.split(",")) + "|"]
     notes = []
-    for path in sorted(PAPER.glob("*.yaml")):
+    for path in sorted((SWEEPS / folder).glob("*.yaml")):
         sweep = validated(SweepConfig, read_yaml(path), f"{path}: ")
         published = sweep.published
         assert published is not None, path
-        kept = KEPT / path.with_suffix(".json").name
-        cells, note = measured(path.stem, published, json.loads(kept.read_text())) if kept.exists() else ([], None)
+        row = f"{folder}/{path.stem}"
+        kept = KEPT / f"{row}.json"
+        cells, note = measured(row, published, json.loads(kept.read_text())) if kept.exists() else ([], None)
         number = percent(published.value, published.std)
         before = "" if published.before is None else f"{percent(published.before)} -> "
         aim = "" if published.aim is None else percent(published.aim)
@@ -118,7 +131,7 @@ def page() -> str:
         lines.append(f"| {path.stem} | {before}{number} ({published.source}) | {ours} | {aim} | {' | '.join(rest)} |")
         if note:
             notes.append(f"- {path.stem}: {note}")
-    return HEAD + "\n".join(lines) + "\n\nCommands:\n\n" + "\n".join(notes) + "\n"
+    return "\n".join(lines), "\n".join(notes)
 
 
 def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list[str], str]:
@@ -143,7 +156,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
     also = "; ".join(f"{n} {percent(result[f'test_{n}_before'])} -> {percent(result[f'test_{n}'])}" for n in more)
     settings = shlex.join(kept["settings"])
     repeat = (
-        f"`raydistill distill sweeps/paper/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
+        f"`raydistill distill sweeps/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
     )
     done = f"{result['iterations']} iterations, {kept['date']}, commit {kept['commit']}"
     return cells, f"{repeat}; {done}" + (f"; {also}" if also else "")

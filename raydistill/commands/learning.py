@@ -79,7 +79,7 @@ def distill(
         path = folder / f"best{SUFFIX}"
         from raydistill.commands.results import print_result
 
-        print_result(artifact, path, folder)
+        print_result(artifact, path, folder, data_dir)
         if as_json:
             print_json(_result(artifact, path))
         if artifact.metrics.get("stopped"):
@@ -114,8 +114,9 @@ def pretrain(
             with stop_on_signals() as stop:
                 manifest = train_bank(settings, folder, data_dir=data_dir, stop=stop, watchers=(PretrainBar(console),))
         except Stopped as stopped:
-            sets = [word for override in overrides or [] for word in ("--set", override)]
-            print_stopped(str(stopped), "raydistill", "pretrain", *([config] if config else []), *sets, "--out", folder)
+            again = [*([config] if config else []), *(word for each in overrides or [] for word in ("--set", each))]
+            data = ["--data-dir", data_dir] if data_dir else []
+            print_stopped(str(stopped), "raydistill", "pretrain", *again, "--out", folder, *data)
             if as_json:
                 print_json({"stopped": 1, "bank": str(folder), "seconds": time.perf_counter() - start})
             raise typer.Exit(INTERRUPTED) from None

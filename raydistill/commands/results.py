@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from raydistill.store.artifact import Artifact
 
 
-def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
+def print_result(artifact: "Artifact", path: Path, folder: Path, data_dir: Path | None) -> None:
     """Print how a run ended, and the commands to type next."""
+    data = ("--data-dir", data_dir) if data_dir else ()
     if "diverged" in artifact.provenance:
         say(console, ("diverged:", "yellow"), f" {artifact.provenance['diverged']}; the best set before is kept")
     elif artifact.metrics.get("stopped"):
         done = f"stopped at iteration {artifact.metrics['iterations']} of {artifact.config.iterations}"
-        print_stopped(done, "raydistill", "distill", "--resume", folder)
+        print_stopped(done, "raydistill", "distill", "--resume", folder, *data)
     known = artifact.provenance.get("baseline_recipe")
     of_baseline = recipe_of(known) if known is not None else None
     print_accuracy(artifact.metrics, artifact.config.network, artifact.recipe, of_baseline)
@@ -28,7 +29,7 @@ def print_result(artifact: "Artifact", path: Path, folder: Path) -> None:
     for words in (
         ("raydistill", "show", path, "-o", "grid.png"),
         ("tensorboard", "--logdir", folder),
-        ("raydistill", "evaluate", path, "--network", "convnet"),
+        ("raydistill", "evaluate", path, "--network", "convnet", *data),
     ):
         say(console, f"  {typed(command(*words))}")
 
