@@ -124,11 +124,11 @@ def table(folder: str) -> tuple[str, str]:
         row = f"{folder}/{path.stem}"
         kept = KEPT / f"{row}.json"
         cells, note = measured(row, published, json.loads(kept.read_text())) if kept.exists() else ([], None)
-        number = percent(published.value, published.std)
+        number = "" if published.value is None else f"{percent(published.value, published.std)} "
         before = "" if published.before is None else f"{percent(published.before)} -> "
         aim = "" if published.aim is None else percent(published.aim)
         ours, *rest = cells or ["not run", *[""] * 9]
-        lines.append(f"| {path.stem} | {before}{number} ({published.source}) | {ours} | {aim} | {' | '.join(rest)} |")
+        lines.append(f"| {path.stem} | {before}{number}({published.source}) | {ours} | {aim} | {' | '.join(rest)} |")
         if note:
             notes.append(f"- {path.stem}: {note}")
     return "\n".join(lines), "\n".join(notes)
@@ -155,9 +155,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
     more = [name for name in ("class_accuracy", "attack_success", "other_accuracy") if f"test_{name}" in result]
     also = "; ".join(f"{n} {percent(result[f'test_{n}_before'])} -> {percent(result[f'test_{n}'])}" for n in more)
     settings = shlex.join(kept["settings"])
-    repeat = (
-        f"`raydistill distill sweeps/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
-    )
+    repeat = f"`raydistill distill sweeps/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
     done = f"{result['iterations']} iterations, {kept['date']}, commit {kept['commit']}"
     return cells, f"{repeat}; {done}" + (f"; {also}" if also else "")
 

@@ -1,6 +1,6 @@
 """Settings: typed, checked, immutable objects, made of plain values in sections or under dotted names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -108,7 +108,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
-        UserError: there is no such file, or it is not a YAML mapping.
+        UserError: there is no such file, or it is not a YAML mapping from names to values.
     """
     try:
         content = parse_yaml(Path(at_home(path)).read_text(encoding="utf-8"))
@@ -120,4 +120,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: should hold settings, one `name: value` a line")
+    for name in _names(content):
+        if not isinstance(name, str):
+            raise UserError(f"{path}: {name}: a setting's name should be text, which this is not")
     return content
+
+
+def _names(values: Any) -> Iterator[Any]:
+    """Yield the names of all mappings in plain values."""
+    if isinstance(values, Mapping):
+        yield from values
+    for value in values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ():
+        yield from _names(value)

@@ -20,12 +20,13 @@ class Pool(Settings):
 
     size: int = Field(10, ge=1, le=10_000)
     """Networks in the pool, of each set of the population."""
-    age: int = Field(100, ge=1)
-    """Gradient steps after which a network gives way to a new one with initial weights."""
+    age: int = Field(300, ge=1)
+    """Gradient steps after which a network gives way to a new one with initial weights; FRePo has 100."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """What trains a network on the set, one step after each iteration that used it."""
-    lr: float = Field(0.0003, gt=0)
-    """Its step size (FRePo's)."""
+    lr: float = Field(0.003, gt=0)
+    """Its step size; FRePo has 0.0003. In the runs described at `strength`, 0.0003 (and an age of 100) gave 95.6%, 0.003
+    gave 95.7, 0.01 gave 94.9."""
 
 
 class RidgeSettings(Settings):
@@ -33,8 +34,10 @@ class RidgeSettings(Settings):
 
     name: Literal["ridge"] = "ridge"
     """ridge."""
-    strength: float = Field(1e-6, gt=0)
-    """Ridge strength, in units of the mean diagonal of the Gram matrix (FRePo's)."""
+    strength: float = Field(0.1, gt=0)
+    """Ridge strength, in units of the mean diagonal of the Gram matrix; FRePo has 1e-6. On MNIST (100 images, a ConvNet of
+    width 32, only real images augmented) validation after 1,000 iterations gave 94.1% with 0.001, 95.2 with 0.01, 95.7
+    with 0.1, 95.2 with 0.3 (one seed each)."""
     pool: Pool = Pool()
     """The networks that give the features."""
     mirror: bool = False

@@ -86,8 +86,8 @@ class Published(Settings):
 
     metric: str = "test_accuracy"
     """Which of a run's metrics it is to be compared with."""
-    value: float
-    """The number."""
+    value: float | None = None
+    """The number; null where nobody published one."""
     std: float | None = None
     """Its deviation."""
     before: float | None = None

@@ -13,14 +13,14 @@ MOST_NODES = 100_000  # Nodes of a file with its aliases written out.
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight).
+    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight), on is a word.
 
     An alias (*name) stands for a value that contains no alias itself: a few lines of aliases of aliases would stand for
     more than any memory can contain.
     """
 
     yaml_implicit_resolvers = {
-        letter: [(tag, words) for tag, words in kinds if tag != "tag:yaml.org,2002:int"]
+        letter: [(tag, words) for tag, words in kinds if tag.rpartition(":")[2] not in ("int", "bool")]
         for letter, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -63,6 +63,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(0x[\da-fA-F_]+|0o[0-7_]+|0b[01_]+|\d[\d_]*)$"),
     list("-+0123456789"),
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF"))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 

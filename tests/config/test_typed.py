@@ -158,7 +158,17 @@ def odd_run(tmp_path_factory):
     home = tmp_path_factory.mktemp("home") / ODD
     images_by_class(home / "data [a] #1?", ["a", "b"])
     out, err = run(
-        *("distill", *QUICK, "--set", "dataset=folder:~/data [a] #1?", "--out", "~/run [/b]?", "--json", "--data-dir", "data [x]"),
+        *(
+            "distill",
+            *QUICK,
+            "--set",
+            "dataset=folder:~/data [a] #1?",
+            "--out",
+            "~/run [/b]?",
+            "--json",
+            "--data-dir",
+            "data [x]",
+        ),
         cwd=home,
         HOME=str(home),
     )
@@ -181,7 +191,15 @@ def test_printed_commands_can_be_typed(odd_run):
     assert printed == [
         ["raydistill", "show", f"{home}/run [/b]?/best.distilled", "-o", "grid.png"],
         ["tensorboard", "--logdir", f"{home}/run [/b]?"],
-        ["raydistill", "evaluate", f"{home}/run [/b]?/best.distilled", "--network", "convnet", "--data-dir", "data [x]"],
+        [
+            "raydistill",
+            "evaluate",
+            f"{home}/run [/b]?/best.distilled",
+            "--network",
+            "convnet",
+            "--data-dir",
+            "data [x]",
+        ],
     ]
 
 

@@ -6,6 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from raydistill.cli import app
+from raydistill.config.distill_config import DistillConfig
+from raydistill.config.settings import read_yaml, validated
+from raydistill.system.errors import UserError
 from raydistill.system.plain_yaml import YAMLError, parse_yaml
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -99,3 +102,19 @@ def test_a_wrong_value_is_cut(tmp_path):
     result = CliRunner().invoke(app, ["distill", str(tmp_path / "l.yaml")])
     assert result.exit_code == 2
     assert len(result.output) < 600
+
+
+def test_only_true_and_false_are_no_text(tmp_path):
+    """As in YAML 1.2: `on` is the name of a setting, and `no` may be that of a class."""
+    assert parse_yaml("a: [true, False, on, no, y]") == {"a": [True, False, "on", "no", "y"]}
+    file = tmp_path / "run.yaml"
+    file.write_text("data: {augment: {rotate: 10, on: paired}}")
+    assert validated(DistillConfig, read_yaml(file)).data.augment.on == "paired"
+
+
+@pytest.mark.parametrize("text", ["1: 2", "data: {true: 1}", "known_good: [{null: 1}]"])
+def test_a_name_is_text(tmp_path, text):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"run.yaml: (1|True|None): a setting's name should be text"):
+        read_yaml(file)

@@ -43,7 +43,7 @@ def print_summary(result: SweepResult, console: Console) -> None:
         if row.tested and row.tested["test_accuracy"] <= row.tested["baseline_best_recipe"]:
             say(console, (f"{row.trial} does not beat random real images trained on by their best recipe", "yellow"))
     published = result.config.published
-    if published is not None:
+    if published is not None and published.value is not None:
         std = f" ± {100 * published.std:.1f}" if published.std is not None else ""
         number = f"{published.metric} {100 * published.value:.1f}%{std}"
         say(console, f"published: {number} ({published.source})")
