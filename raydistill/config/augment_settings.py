@@ -45,8 +45,8 @@ class Augment(Transforms):
     on: Literal["real", "set", "both", "paired"] = "real"
     """What is augmented in each iteration. real: the real images. set: the learned images, before networks train on
     them. both: all of them; each image has a draw of its own. paired: all of them, by one and the same draw (siamese
-    augmentation, Zhao & Bilen 2021). With solver=ridge on MNIST (100 images, validation after 1,000 iterations, one seed
-    each) both gave 94.1%, real 95.7, paired 96.4."""
+    augmentation, Zhao & Bilen 2021). With solver=ridge on MNIST (100 images, validation after 1,000 iterations, one
+    seed each) both gave 94.1%, real 95.7, paired 96.4."""
 
     @property
     def change_real(self) -> bool:

@@ -25,8 +25,8 @@ class Pool(Settings):
     optimizer: Literal["adam", "sgd"] = "adam"
     """What trains a network on the set, one step after each iteration that used it."""
     lr: float = Field(0.003, gt=0)
-    """Its step size; FRePo has 0.0003. In the runs described at `strength`, 0.0003 (and an age of 100) gave 95.6%, 0.003
-    gave 95.7, 0.01 gave 94.9."""
+    """Its step size; FRePo has 0.0003. In the runs described at `strength`, 0.0003 (and an age of 100) gave 95.6%,
+    0.003 gave 95.7, 0.01 gave 94.9."""
 
 
 class RidgeSettings(Settings):
@@ -35,9 +35,9 @@ class RidgeSettings(Settings):
     name: Literal["ridge"] = "ridge"
     """ridge."""
     strength: float = Field(0.1, gt=0)
-    """Ridge strength, in units of the mean diagonal of the Gram matrix; FRePo has 1e-6. On MNIST (100 images, a ConvNet of
-    width 32, only real images augmented) validation after 1,000 iterations gave 94.1% with 0.001, 95.2 with 0.01, 95.7
-    with 0.1, 95.2 with 0.3 (one seed each)."""
+    """Ridge strength, in units of the mean diagonal of the Gram matrix; FRePo has 1e-6. On MNIST (100 images, a ConvNet
+    of width 32, only real images augmented) validation after 1,000 iterations gave 94.1% with 0.001, 95.2 with 0.01,
+    95.7 with 0.1, 95.2 with 0.3 (one seed each)."""
     pool: Pool = Pool()
     """The networks that give the features."""
     mirror: bool = False
