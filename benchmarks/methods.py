@@ -27,7 +27,7 @@ from raydistill.data.pixels import Pixels
 from raydistill.evaluation.accuracy import evaluate_on
 from raydistill.evaluation.baselines import random_real
 from raydistill.evaluation.problem import Problem
-from raydistill.evaluation.recipes import chosen_recipe, recipe_so_far
+from raydistill.evaluation.recipes import chosen_recipe, recipe_so_far, validation_recipe
 from raydistill.method import DistilledSet
 from raydistill.report.figures import write_figure
 from raydistill.system.device import pick_device, use_threads
@@ -39,13 +39,8 @@ COMMON: dict[str, Any] = {
 }
 METHODS: dict[str, dict[str, Any]] = {
     "ridge": {
-        **{
-            "solver": {"name": "ridge"},
-            "labels": {"learned": "free", "lr": 0.003},
-            "outer_lr": 0.03,
-            "batch_size": 256,
-        },
-        "data.augment": {"shift": 2, "rotate": 15, "scale": 1.2, "on": "both"},
+        **{"solver": "ridge", "labels": {"learned": "free", "lr": 0.003}, "outer_lr": 0.03, "batch_size": 256},
+        "data.augment": {"shift": 2, "rotate": 15.0, "scale": 1.2, "on": "paired"},
     },
     "unroll": {"labels": "softmax", "epochs": 30, "inner_lr": 0.02, "outer_lr": 0.01, "batch_size": 256},
     "textbook": {"epochs": 30, "inner_lr": 0.02, "outer_lr": 0.01, "batch_size": 256},
@@ -87,7 +82,7 @@ def curve(method: str, settings: dict[str, Any], data: Dataset, seconds: float) 
     """Validation accuracies along the way; and that of the best recipe at the end, as the table shows it."""
     problem = Problem.of(DistillConfig().changed(settings), data)
     step, current = textbook(problem) if method == "textbook" else ours(problem)
-    points, spent = [], 0.0
+    points, spent, recipe = [], 0.0, None
     for share in POINTS:
         begin = time.perf_counter() - spent
         while time.perf_counter() - begin < share * seconds:
@@ -95,8 +90,8 @@ def curve(method: str, settings: dict[str, Any], data: Dataset, seconds: float) 
         if data.train.labels.is_cuda:
             torch.cuda.synchronize()
         spent = time.perf_counter() - begin
-        found = evaluate_on(problem, current(), "validation", recipe_so_far(problem, current()))
-        points.append((spent, found.accuracy))
+        recipe = recipe or validation_recipe(problem, current())
+        points.append((spent, evaluate_on(problem, current(), "validation", recipe).accuracy))
     best = chosen_recipe(problem, current()).recipe
     accuracy = evaluate_on(problem, current(), "validation", best).accuracy
     return points, f"{100 * accuracy:.1f}: {summary(best)}"

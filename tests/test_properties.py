@@ -146,6 +146,8 @@ def test_a_distribution_holds_its_ends_and_is_written_as_it_was_read(written):
         assert not ours.contains(low - 1)
         assert not ours.contains(high + 1)
         assert not ours.contains(str(low))
+        assert not ours.contains(True)
+        assert "int" not in ours.kind or not ours.contains(float(low))
 
 
 @few

@@ -54,5 +54,6 @@ class Distribution(Settings):
     def contains(self, value: Any) -> bool:
         """Return whether the search could come to this value."""
         if self.kind == "choice":
-            return value in self.ends
-        return isinstance(value, (float, int)) and bool(self.ends[0] <= value <= self.ends[1])
+            return any(value == end and isinstance(value, bool) == isinstance(end, bool) for end in self.ends)
+        number = isinstance(value, int if "int" in self.kind else (float, int)) and not isinstance(value, bool)
+        return number and bool(self.ends[0] <= value <= self.ends[1])
