@@ -58,8 +58,9 @@ class ProgressBar(Watcher):
             say(self.console, f"{run.iteration}/{run.config.iterations}  {status}")
 
     def on_test(self) -> None:
-        """Remove the bar."""
+        """Remove the bar, and say what the time is for now."""
         self.bar.stop()
+        say(self.console, "the best set is saved; testing it, and random real images beside it")
 
 
 class TensorBoardWatcher(Watcher):

@@ -19,6 +19,7 @@ from raydistill.system.storage import open_place, replace_file
 
 MAX_ROWS = 12  # Rows of images in one grid.
 COLUMNS = 20  # Images in a row.
+SMALL = 16  # Sides of fewer pixels are drawn smooth: an eye does not put together a digit of 8 x 8 squares.
 
 
 NAMES_ARE_TEXT: Any = {"text.usetex": False}  # It overrides the user's matplotlibrc: names may contain $, _ and %.
@@ -32,7 +33,7 @@ def image_grid(
 
     A single minibatch of more than 20 images, as ridge regression learns it, is drawn in rows of ten. Of a large set
     the first `MAX_ROWS` rows and 20 images of each are drawn. Each image is stretched to its own 2nd and 98th
-    percentile: learned ones go far beyond black and white.
+    percentile: learned ones go far beyond black and white. Those with sides below `SMALL` are drawn smooth.
 
     Args:
         pixels: [S, B, C, H, W], 0 is black and 1 white.
@@ -53,7 +54,8 @@ def image_grid(
         for b in range(columns):
             ax = axes[s, b]
             picture = stretched(pixels[s, b]).permute(1, 2, 0).squeeze(2).numpy()
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            smooth = "bicubic" if max(picture.shape[:2]) < SMALL else "nearest"
+            ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation=smooth)
             ax.set(xticks=[], yticks=[])
             if s == 0 or several_of_a_class or soft:
                 ax.set_title(_title(labels[s, b], class_names, soft), fontsize=8, parse_math=False)  # "$" is a letter.
