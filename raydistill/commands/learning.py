@@ -114,9 +114,10 @@ def pretrain(
             with stop_on_signals() as stop:
                 manifest = train_bank(settings, folder, data_dir=data_dir, stop=stop, watchers=(PretrainBar(console),))
         except Stopped as stopped:
-            again = [*([config] if config else []), *(word for each in overrides or [] for word in ("--set", each))]
-            data = ["--data-dir", data_dir] if data_dir else []
-            print_stopped(str(stopped), "raydistill", "pretrain", *again, "--out", folder, *data)
+            sets = [word for override in overrides or [] for word in ("--set", override)]
+            data = ("--data-dir", data_dir) if data_dir else ()
+            file = (config,) if config else ()
+            print_stopped(str(stopped), "raydistill", "pretrain", *file, *sets, "--out", folder, *data)
             if as_json:
                 print_json({"stopped": 1, "bank": str(folder), "seconds": time.perf_counter() - start})
             raise typer.Exit(INTERRUPTED) from None

@@ -131,7 +131,8 @@ class Baselines:
         def worth(recipe: Recipe) -> float:
             return self._tested(self._one_each(few, recipe), self.data.val).accuracy
 
-        chosen = best_recipe(worth, self.problem, self._sets(images)[0])
+        of_the_set = (self.recipe,) if isinstance(self.recipe, OptimizerRecipe) else ()
+        chosen = best_recipe(worth, self.problem, self._sets(images)[0], of_the_set)
         return self._tested(self._one_each(images, chosen.recipe), self.data.test), chosen
 
     def by_neighbours(self, images: Tensor) -> ByNeighbours:

@@ -1,7 +1,7 @@
 """The choice of a recipe by validation, among a few."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +72,18 @@ def chosen_recipe(problem: Problem, distilled: DistilledSet, first: Recipe | Non
         trained = train_networks(problem.network, distilled, weights, recipe, seed)
         return evaluate_networks(problem.network, trained, problem.data.val, problem.objective).accuracy
 
-    return best_recipe(worth, problem, distilled, learned_schedule=distilled.raw_rates.numel() > 0, first=first)
+    others = (ScheduleRecipe(),) if distilled.raw_rates.numel() else ()
+    return best_recipe(worth, problem, distilled, others, first)
 
 
 def best_recipe(
     worth: Callable[[Recipe], float],
     problem: Problem,
     like: DistilledSet,
-    learned_schedule: bool = False,
+    others: Sequence[Recipe] = (),
     first: Recipe | None = None,
 ) -> Chosen:
-    """Return the recipe that is worth most; of equals the first.
+    """Return the recipe that is worth most; of equals the last of `others`, else the first.
 
     One setting after the other is varied, from the best recipe so far.
 
@@ -90,7 +91,7 @@ def best_recipe(
         worth: trains networks by a recipe and returns their accuracy on validation images.
         problem: whose settings have the budget.
         like: a set as large as the one that is trained on.
-        learned_schedule: whether the set has a schedule, which is a candidate then.
+        others: candidates beside those, as the learned schedule where there is one.
         first: the recipe to begin with; by default Adam with as many steps as the budget allows.
     """
     begin = time.perf_counter()
@@ -101,10 +102,10 @@ def best_recipe(
         tried += 1
         if (accuracy := worth(candidate)) > most:
             best, most = candidate, accuracy
-    if learned_schedule:
+    for other in others:
         tried += 1
-        if worth(ScheduleRecipe()) >= most:
-            return Chosen(ScheduleRecipe(), tried, time.perf_counter() - begin)
+        if (accuracy := worth(other)) >= most:
+            best, most = other, accuracy
     return Chosen(best, tried, time.perf_counter() - begin)
 
 

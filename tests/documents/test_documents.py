@@ -63,6 +63,8 @@ EXCEPTIONS = {  # the first words of a command -> why it is not run
     "raydistill check": "needs a token and the cloud's libraries; tests/cluster/test_cluster_file.py runs it",
     "raydistill distill my.yaml": "the reader's own file",
     "raydistill distill sweeps/paper/": "hours; docs/reproduction.md holds the results",
+    "raydistill distill sweeps/cpu/": "half an hour and more, likewise",
+    "raydistill distill sweeps/gpu/": "needs a GPU",
     "raydistill status s3://": "a bucket in the cloud; tests/sweep/test_s3.py has one of its own",
     "raydistill stop s3://": "likewise",
     SWEEP + " --set storage=s3": "likewise",

@@ -7,6 +7,8 @@ import torch
 
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.recipe_settings import AdamRecipe, ScheduleRecipe
+from raydistill.evaluation.accuracy import Evaluation
+from raydistill.evaluation.baselines import Baselines
 from raydistill.evaluation.problem import Problem
 from raydistill.evaluation.recipes import best_recipe, chosen_recipe, recipe_so_far, validation_recipe, variations
 from raydistill.method import DistilledSet
@@ -48,8 +50,23 @@ def test_one_setting_after_the_other_is_varied(digits):
 
 def test_a_schedule_is_a_candidate_where_there_is_one(digits):
     worth, seen = by([(lambda r: r == ScheduleRecipe(), 0.9)])
-    assert best_recipe(worth, problem_of(digits), real_set(digits), learned_schedule=True).recipe == ScheduleRecipe()
+    assert best_recipe(worth, problem_of(digits), real_set(digits), [ScheduleRecipe()]).recipe == ScheduleRecipe()
     assert len(seen) == 6
+    flat, _ = by([])
+    assert best_recipe(flat, problem_of(digits), real_set(digits), [ScheduleRecipe()]).recipe == ScheduleRecipe()
+
+
+def test_random_real_images_have_the_recipe_of_the_set_as_a_candidate(digits, monkeypatch):
+    """Or their best recipe could be worse than the one that is theirs anyway."""
+    tried = []
+    monkeypatch.setattr(Baselines, "_one_each", lambda self, images, recipe, rate=0.0: tried.append(recipe))
+    monkeypatch.setattr(Baselines, "_tested", lambda self, trained, split: Evaluation(0.5, 0.0, 1.0, 1, {}))
+    own = AdamRecipe(lr=0.02, steps=7)
+    baselines = Baselines(problem_of(digits), real_set(digits), own)
+    found = baselines.by_best_recipe(baselines.random_sets(2, "random real"))[1]
+    assert own in tried
+    assert found.recipe == own
+    assert found.candidates == 6
 
 
 def test_colour_images_are_mirrored_and_coloured_as_well():
