@@ -19,6 +19,10 @@ from raydistill.system.storage import open_place, replace_file
 
 MAX_ROWS = 12  # Rows of images in one grid.
 COLUMNS = 20  # Images in a row.
+BASELINES = {
+    "baseline_same_steps": "as many steps",
+    "baseline_best_recipe": "the best recipe",
+}  # Of random real images.
 SMALL = 16  # Sides of fewer pixels are drawn smooth: an eye does not put together a digit of 8 x 8 squares.
 
 
@@ -74,7 +78,7 @@ def _title(label: Tensor, class_names: Sequence[str], soft: bool) -> str:
 
 
 def artifact_grid(artifact: Artifact) -> Figure:
-    """Draw the images of an artifact as `image_grid` does.
+    """Draw the images of an artifact as `image_grid` does, and above them its accuracy beside random real images.
 
     Raises:
         UserError: they are neither grey nor RGB.
@@ -82,7 +86,13 @@ def artifact_grid(artifact: Artifact) -> Figure:
     distilled = artifact.distilled
     if artifact.image_shape[0] not in (1, 3):
         raise UserError(f"images of {artifact.image_shape[0]} channels cannot be drawn; only those of 1 or 3")
-    return image_grid(artifact.pixels(), distilled.labels, artifact.class_names, distilled.learning_rates)
+    figure = image_grid(artifact.pixels(), distilled.labels, artifact.class_names, distilled.learning_rates)
+    metrics = artifact.metrics
+    if {"test_accuracy", *BASELINES} <= metrics.keys():
+        others = [f"{100 * metrics[name]:.1f}% with {what}" for name, what in BASELINES.items()]
+        text = f"test accuracy {100 * metrics['test_accuracy']:.1f}%; random real images: {', '.join(others)}"
+        figure.suptitle(text, fontsize=9)
+    return figure
 
 
 def stretched(pixels: Tensor) -> Tensor:
@@ -109,9 +119,11 @@ def pareto_front(
 ) -> Figure:
     """Draw all trials and their Pareto front: the first objective against the second, else against the trial's number.
 
+    Where the first objective is val_accuracy, random real images are drawn beside it, by their test accuracy.
+
     Args:
         rows: a mapping for each trial, with a value for each objective.
-        front: the non-dominated ones of them.
+        front: the non-dominated ones of them, with what their test found, if there was one, under `tested`.
         objectives: name -> "max" or "min".
     """
     y, *others = objectives
@@ -125,6 +137,11 @@ def pareto_front(
     ax.plot(xs(rows), [r[y] for r in rows], "o", color="0.7", label=f"{len(rows)} trials")
     best = sorted(front, key=lambda r: r[x] if x else 0)
     ax.plot(xs(best), [r[y] for r in best], "o-", color="tab:red", label="front", drawstyle="steps-post")
+    tested = [trial for trial in best if y == "val_accuracy" and BASELINES.keys() <= trial.get("tested", {}).keys()]
+    for (name, what), mark in zip(BASELINES.items(), ("v", "^"), strict=True):
+        if tested:
+            heights = [trial["tested"][name] for trial in tested]
+            ax.plot(xs(tested), heights, mark, color="tab:blue", label=f"random real images, {what} (test)")
     ax.set(xlabel=x or "trial", ylabel=y)
     ax.grid(alpha=0.3)
     ax.legend()

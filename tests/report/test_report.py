@@ -1,13 +1,16 @@
 """Pictures show what they claim to."""
 
 import io
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from raydistill.report.figures import image_grid, pareto_front, step_sizes, stretched, write_figure
+from raydistill.report.figures import artifact_grid, image_grid, pareto_front, step_sizes, stretched, write_figure
+from raydistill.runs.distillation import distill
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 
@@ -64,6 +67,24 @@ def test_front_draws_all_trials_and_the_front(objectives):
     axes = pareto_front(rows, rows[:2], objectives).axes[0]
     assert len(axes.lines[0].get_xdata()) == 3
     assert len(axes.lines[1].get_xdata()) == 2
+
+
+def test_random_real_images_stand_beside_the_front():
+    tested = {"baseline_same_steps": 0.2, "baseline_best_recipe": 0.35}
+    rows = [{"val_accuracy": 0.5, "num_images": 20, "tested": tested}, {"val_accuracy": 0.4, "num_images": 10}]
+    axes = pareto_front(rows, rows, {"val_accuracy": "max", "num_images": "min"}).axes[0]
+    assert [list(line.get_xydata()[0]) for line in axes.lines[2:]] == [[20, 0.2], [20, 0.35]]
+    assert ["random real" in text.get_text() for text in axes.get_legend().get_texts()] == [False, False, True, True]
+    assert len(pareto_front(rows, rows, {"num_images": "min"}).axes[0].lines) == 2  # no accuracies are drawn there
+
+
+def test_a_picture_says_how_good_the_set_is(small, digits):
+    artifact = distill(small, data=digits)
+    title = artifact_grid(artifact).get_suptitle()
+    values = [artifact.metrics[n] for n in ("test_accuracy", "baseline_same_steps", "baseline_best_recipe")]
+    assert re.findall(r"[\d.]+(?=%)", title) == [f"{100 * value:.1f}" for value in values]
+    untested = replace(artifact, metrics={"val_accuracy": 0.5})
+    assert artifact_grid(untested).get_suptitle() == ""
 
 
 def test_pictures_are_written_or_refused(tmp_path):
