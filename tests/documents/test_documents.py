@@ -25,7 +25,7 @@ from raydistill.config.settings import validated
 from raydistill.config.sweep_config import SweepConfig
 from raydistill.config.sweep_file import sweep_values
 from raydistill.data import load_dataset
-from raydistill.networks import LeNet
+from raydistill.networks import ConvNet
 
 SMALL = {  # the first words of a command -> what is added, so that it takes seconds
     SWEEP: "--set budget.trials=2 --set budget.iterations=4 --set budget.concurrent=2 --set base.eval_every=2 "
@@ -64,7 +64,6 @@ EXCEPTIONS = {  # the first words of a command -> why it is not run
     "raydistill distill my.yaml": "the reader's own file",
     "raydistill distill sweeps/paper/": "hours; docs/reproduction.md holds the results",
     "raydistill distill sweeps/cpu/": "half an hour and more, likewise",
-    "raydistill distill sweeps/gpu/": "needs a GPU",
     "raydistill status s3://": "a bucket in the cloud; tests/sweep/test_s3.py has one of its own",
     "raydistill stop s3://": "likewise",
     SWEEP + " --set storage=s3": "likewise",
@@ -184,8 +183,9 @@ def test_a_set_with_its_own_initial_weights(clone, name, monkeypatch):
     """README's loop, with the network that it names: what `evaluate` finds, by whatever recipe."""
     text, lazy = clone.filled(PYTHON[0].text), "net = torch.nn.Sequential"
     [old] = [line for line in text.splitlines() if line.startswith(lazy)]
-    new = "net = LeNet(artifact.image_shape, len(artifact.class_names)); net.load_state_dict(artifact.weights)"
-    names: dict[str, Any] = {"LeNet": LeNet}
+    new = "net = ConvNet(artifact.image_shape, len(artifact.class_names), width=32, depth=2)"
+    new += "; net.load_state_dict(artifact.weights)"
+    names: dict[str, Any] = {"ConvNet": ConvNet}
     if RECIPES[name] is not None:
         monkeypatch.setattr("raydistill.load", lambda path: replace(load(path), recipe=RECIPES[name]))
     exec(text.replace(old, new), names)
