@@ -13,14 +13,15 @@ MOST_NODES = 100_000  # Nodes of a file with its aliases written out.
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight), on is a word.
+    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight), and the name `on` is a
+    word (there: true).
 
     An alias (*name) stands for a value that contains no alias itself: a few lines of aliases of aliases would stand for
     more than any memory can contain.
     """
 
     yaml_implicit_resolvers = {
-        letter: [(tag, words) for tag, words in kinds if tag.rpartition(":")[2] not in ("int", "bool")]
+        letter: [(tag, words) for tag, words in kinds if tag != "tag:yaml.org,2002:int"]
         for letter, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -49,6 +50,13 @@ class _Loader(yaml.SafeLoader):
             self.sizes[name] = self.nodes - before + 1
         return node
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping, in which names such as `on` and `no` are text."""
+        for name, _ in node.value:
+            if name.tag == "tag:yaml.org,2002:bool" and name.value.lower() not in ("true", "false"):
+                name.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
     def whole_number(self, node: Any) -> int:
         """Return a whole number; decimal unless its prefix says hexadecimal, octal or binary."""
         text = self.construct_scalar(node).replace("_", "")
@@ -63,7 +71,6 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(0x[\da-fA-F_]+|0o[0-7_]+|0b[01_]+|\d[\d_]*)$"),
     list("-+0123456789"),
 )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:[tT]rue|TRUE|[fF]alse|FALSE)$"), list("tTfF"))
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
 
 

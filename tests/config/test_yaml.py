@@ -104,9 +104,8 @@ def test_a_wrong_value_is_cut(tmp_path):
     assert len(result.output) < 600
 
 
-def test_only_true_and_false_are_no_text(tmp_path):
-    """As in YAML 1.2: `on` is the name of a setting, and `no` may be that of a class."""
-    assert parse_yaml("a: [true, False, on, no, y]") == {"a": [True, False, "on", "no", "y"]}
+def test_on_is_the_name_of_a_setting(tmp_path):
+    assert parse_yaml("{on: 1, No: {off: 2}, a: [on, no]}") == {"on": 1, "No": {"off": 2}, "a": [True, False]}
     file = tmp_path / "run.yaml"
     file.write_text("data: {augment: {rotate: 10, on: paired}}")
     assert validated(DistillConfig, read_yaml(file)).data.augment.on == "paired"

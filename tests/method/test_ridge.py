@@ -242,7 +242,8 @@ def test_a_ridge_run_learns(small, digits):
     config = small.changed(RIDGE).changed(
         {"network": {"name": "convnet", "width": 16, "depth": 2, "init": "kaiming"}, "iterations": 60, "labels": "free"}
     )
-    distiller = make(config.changed({"solver.pool": {"size": 5, "age": 30}}), digits)
+    pool = {"size": 5, "age": 30, "lr": 0.0003}
+    distiller = make(config.changed({"solver": {"name": "ridge", "strength": 1e-6, "pool": pool}}), digits)
     start = distiller.learned.detached()
     losses = [distiller.step().item() for _ in range(60)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
