@@ -87,11 +87,10 @@ def artifact_grid(artifact: Artifact) -> Figure:
     if artifact.image_shape[0] not in (1, 3):
         raise UserError(f"images of {artifact.image_shape[0]} channels cannot be drawn; only those of 1 or 3")
     figure = image_grid(artifact.pixels(), distilled.labels, artifact.class_names, distilled.learning_rates)
-    metrics = artifact.metrics
-    if {"test_accuracy", *BASELINES} <= metrics.keys():
-        others = [f"{100 * metrics[name]:.1f}% with {what}" for name, what in BASELINES.items()]
-        text = f"test accuracy {100 * metrics['test_accuracy']:.1f}%; random real images: {', '.join(others)}"
-        figure.suptitle(text, fontsize=9)
+    known = {name: f"{100 * value:.1f}%" for name, value in artifact.metrics.items() if value is not None}
+    if {"test_accuracy", *BASELINES} <= known.keys():
+        others = ", ".join(f"{known[name]} with {what}" for name, what in BASELINES.items())
+        figure.suptitle(f"test accuracy {known['test_accuracy']}; random real images: {others}", fontsize=9)
     return figure
 
 

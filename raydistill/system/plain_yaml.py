@@ -13,8 +13,9 @@ MOST_NODES = 100_000  # Nodes of a file with its aliases written out.
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight), and the name `on` is a
-    word (there: true).
+    """YAML as everybody expects it: 1e-3 is a number (YAML 1.1 wants 1.0e-3), 010 is ten (there: eight).
+
+    The name of a setting may be a word like `on`, which is true there.
 
     An alias (*name) stands for a value that contains no alias itself: a few lines of aliases of aliases would stand for
     more than any memory can contain.

@@ -132,6 +132,17 @@ def test_damage_is_one_line(tmp_path):
         read_index(str(tmp_path))
 
 
+def test_an_index_that_is_written_while_it_is_read_is_read_again(tmp_path):
+    """As in an object store, where the first bytes may be of one version and the last of another."""
+    write(tmp_path)
+    whole = (tmp_path / INDEX).read_bytes()
+    (tmp_path / INDEX).write_bytes(whole[:100] + bytes(len(whole) - 100))
+    late = threading.Timer(0.1, (tmp_path / INDEX).write_bytes, [whole])
+    late.start()
+    assert len(read_index(str(tmp_path)).rows) == len(ROWS)
+    late.join()
+
+
 def test_status_counts_ranks_and_dates(tmp_path):
     write(tmp_path)
     found = read_status(str(tmp_path))

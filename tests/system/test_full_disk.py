@@ -88,7 +88,7 @@ def test_the_last_checkpoint_and_artifact_stay(tmp_path, in_small_disk):
 
         threading.Thread(target=fill, daemon=True).start()
     """
-    code, [*before, last] = distilling(tmp_path, in_small_disk(4000), script, *LARGE, "--set", "iterations=100000")
+    code, [*before, last] = distilling(tmp_path, in_small_disk(8000), script, *LARGE, "--set", "iterations=100000")
     assert code == 2
     assert last.startswith("error: small/r/")
     assert "No space left on device" in last

@@ -20,6 +20,7 @@ from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 
 INDEX = "index.parquet"
+READS, PAUSE = 3, 0.2  # How often a file that makes no sense is read, and the seconds between.
 META = b"raydistill"  # The key of the schema's metadata that contains `About` as JSON.
 
 # The columns beside the searched settings.
@@ -109,17 +110,8 @@ def read_index(place: str) -> Index:
         UserError: there is none, it is damaged, or the place cannot be reached.
     """
     file = join(place, INDEX)
-    filesystem, inside = open_place(file)
+    table = _table(place, file)
     try:
-        data = read_file(filesystem, inside)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{place}: holds no sweep (it has no {INDEX}); name the folder of one, as runs/digits"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
-    try:
-        table = pq.read_table(pa.BufferReader(data))
         described = dict(json.loads(table.schema.metadata[META]))
         about = About(**{name: described[name] for name in described.keys() & About.__annotations__})
         missing = [name for name in (*COLUMNS, *about.searched) if name not in table.column_names]
@@ -129,6 +121,30 @@ def read_index(place: str) -> Index:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: not the index of a sweep: {reason}") from error
     return Index(about, [_row(values, about.searched) for values in table.to_pylist()])
+
+
+def _table(place: str, file: str) -> pa.Table:
+    """Read the table of the index; raises UserError as `read_index` does.
+
+    Where a driver writes the file meanwhile, an object store may give parts of two versions; then it is read again.
+    """
+    filesystem, inside = open_place(file)
+    for left in reversed(range(READS)):
+        try:
+            data = read_file(filesystem, inside)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{place}: holds no sweep (it has no {INDEX}); name the folder of one, as runs/digits"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error}") from error
+        try:
+            return pq.read_table(pa.BufferReader(data))
+        except (pa.ArrowException, OSError) as error:
+            if not left:
+                raise UserError(f"{file}: not the index of a sweep: {str(error).splitlines()[0]}") from error
+            time.sleep(PAUSE)
+    raise AssertionError("the last read returns or raises")
 
 
 def _row(values: dict[str, Any], searched: list[str]) -> TrialRow:
