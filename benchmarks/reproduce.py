@@ -44,8 +44,7 @@ Written by `python benchmarks/reproduce.py table` from the results of `python be
 are in benchmarks/results/reproduction. Test accuracies in %, of the set that was best on the validation split, with the
 deviation over networks; where there are several seeds, the median one. Time is that of the whole command, on a machine
 that did other work as well: an upper bound. "random real" is as many random real images, trained on for as many steps,
-"best recipe" the same with the recipe that is best for them; rows from before there were recipes lack the latter.
-"""
+"best recipe" the same with the recipe that is best for them; rows from before there were recipes lack the latter."""
 
 
 def main() -> None:
@@ -106,7 +105,7 @@ def page() -> str:
     """docs/reproduction.md."""
     tables, notes = zip(*(table(folder) for folder in FOLDERS), strict=True)
     parts = [f"## {title}\n\n{lines}" for title, lines in zip(FOLDERS.values(), tables, strict=True)]
-    return "\n\n".join([HEAD.rstrip(), *parts, "## Commands", "\n".join(filter(None, notes))]) + "\n"
+    return "\n\n".join([HEAD, *parts, "## Commands", "\n".join(filter(None, notes))]) + "\n"
 
 
 def table(folder: str) -> tuple[str, str]:

@@ -130,5 +130,7 @@ def _names(values: Any) -> Iterator[Any]:
     """Yield the names of all mappings in plain values."""
     if isinstance(values, Mapping):
         yield from values
-    for value in values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ():
-        yield from _names(value)
+        values = list(values.values())
+    if isinstance(values, list):
+        for value in values:
+            yield from _names(value)

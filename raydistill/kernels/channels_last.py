@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.operation import Operation, define, ops, sum_over_sharing
+from raydistill.kernels.operation import Operation, define, ops
 
 aten = torch.ops.aten
 
@@ -23,6 +23,7 @@ def conv2d_channels_last(x: Tensor, w: Tensor, padding: int) -> Tensor:
 
 class _Product(Operation):
     ranks = (4, 4)
+    shares = False  # An operation calls torch for each network anyway.
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -40,8 +41,8 @@ class _Outputs(_Product):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         x, w = ctx.saved_tensors
-        dx = sum_over_sharing(x.dim(), _OfImages.apply(g, w, ctx.padding)) if ctx.needs_input_grad[0] else None
-        dw = sum_over_sharing(w.dim(), _OfFilters.apply(g, x, ctx.padding)) if ctx.needs_input_grad[1] else None
+        dx = _OfImages.apply(g, w, ctx.padding) if ctx.needs_input_grad[0] else None
+        dw = _OfFilters.apply(g, x, ctx.padding) if ctx.needs_input_grad[1] else None
         return dx, dw, None
 
 
@@ -55,8 +56,8 @@ class _OfImages(_Product):
     @staticmethod
     def backward(ctx: Any, dx: Tensor) -> Any:
         g, w = ctx.saved_tensors
-        dg = sum_over_sharing(g.dim(), _Outputs.apply(dx, w, ctx.padding)) if ctx.needs_input_grad[0] else None
-        dw = sum_over_sharing(w.dim(), _OfFilters.apply(g, dx, ctx.padding)) if ctx.needs_input_grad[1] else None
+        dg = _Outputs.apply(dx, w, ctx.padding) if ctx.needs_input_grad[0] else None
+        dw = _OfFilters.apply(g, dx, ctx.padding) if ctx.needs_input_grad[1] else None
         return dg, dw, None
 
 
@@ -70,19 +71,17 @@ class _OfFilters(_Product):
     @staticmethod
     def backward(ctx: Any, dw: Tensor) -> Any:
         g, x = ctx.saved_tensors
-        dg = sum_over_sharing(g.dim(), _Outputs.apply(x, dw, ctx.padding)) if ctx.needs_input_grad[0] else None
-        dx = sum_over_sharing(x.dim(), _OfImages.apply(g, dw, ctx.padding)) if ctx.needs_input_grad[1] else None
+        dg = _Outputs.apply(x, dw, ctx.padding) if ctx.needs_input_grad[0] else None
+        dx = _OfImages.apply(g, dw, ctx.padding) if ctx.needs_input_grad[1] else None
         return dg, dx, None
 
 
 def _each_network(one: Any, x: Tensor, w: Tensor, padding: int) -> Tensor:
-    """Return one(x, w, padding), stacked where x or w have a dimension of networks in front."""
-    if x.dim() == w.dim() == 4:
-        result: Tensor = one(x, w, padding)
-        return result
-    networks = len(x) if x.dim() == 5 else len(w)
-    x, w = (t if t.dim() == 5 else t.expand(networks, *t.shape) for t in (x, w))
-    return torch.stack([one(*each, padding) for each in zip(x, w, strict=True)])
+    """Return one(x, w, padding), stacked where x and w have a dimension of networks in front."""
+    if x.dim() == 5:
+        return torch.stack([one(*each, padding) for each in zip(x, w, strict=True)])
+    result: Tensor = one(x, w, padding)
+    return result
 
 
 def _outputs(x: Tensor, w: Tensor, padding: int) -> Tensor:

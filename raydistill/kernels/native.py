@@ -8,18 +8,33 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from raydistill.system.storage import home
 
+DTYPES = {torch.float32: ("REAL=float", "INT=int32_t"), torch.float64: ("REAL=double", "INT=int64_t")}
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
 
 def forbidden() -> bool:
     """Return whether RAYDISTILL_NATIVE=0 asks for torch's own operations in place of our kernels."""
     return os.environ.get("RAYDISTILL_NATIVE") == "0"
+
+
+def kernels_for(source: Path, dtype: torch.dtype, tensors: Mapping[str, int]) -> ctypes.CDLL | None:
+    """Return the functions of a C file for a dtype of `DTYPES`; None as `load_kernels` does.
+
+    Each of them, by its name, takes the addresses of so many tensors and of a struct.
+    """
+    library = load_kernels(source, *DTYPES[dtype])
+    for name, count in tensors.items() if library is not None else ():
+        getattr(library, name).argtypes = [ctypes.c_void_p] * (count + 1)
+        getattr(library, name).restype = None
+    return library
 
 
 @functools.cache

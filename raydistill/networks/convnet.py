@@ -1,5 +1,7 @@
 """ConvNet (Gidaris & Komodakis 2018), the standard network of later distillation papers."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from raydistill.kernels.channels_last import conv2d_channels_last
@@ -46,7 +48,8 @@ class ConvNet(nn.Module):
         The convolution's bias has no effect, as the norm subtracts the mean; so it is left out.
         """
         x = x.permute(0, 2, 3, 1)
-        for conv, norm, _, _ in zip(*[iter(self.features)] * 4, strict=True):
+        layers: list[Any] = list(self.features)
+        for conv, norm in zip(layers[::4], layers[1::4], strict=True):
             x = conv2d_channels_last(x, conv.weight, 1)
             x = norm_relu_pool(x, norm.weight, norm.bias, norm.eps)
         return x.permute(0, 3, 1, 2)

@@ -19,10 +19,8 @@ from raydistill.system.storage import open_place, replace_file
 
 MAX_ROWS = 12  # Rows of images in one grid.
 COLUMNS = 20  # Images in a row.
-BASELINES = {
-    "baseline_same_steps": "as many steps",
-    "baseline_best_recipe": "the best recipe",
-}  # Of random real images.
+# What random real images are trained with.
+BASELINES = {"baseline_same_steps": "as many steps", "baseline_best_recipe": "the best recipe"}
 SMALL = 16  # Sides of fewer pixels are drawn smooth: an eye does not put together a digit of 8 x 8 squares.
 
 

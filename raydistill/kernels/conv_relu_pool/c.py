@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.native import load_kernels
+from raydistill.kernels.native import kernels_for
 
-DTYPES = {torch.float32: ("REAL=float", "INT=int32_t"), torch.float64: ("REAL=double", "INT=int64_t")}
+TENSORS = {"conv_relu_pool": 5, "gather": 5, "scatter_x": 4, "scatter_w": 5}  # How many each function takes.
 
 
 def c_kernels(dtype: torch.dtype) -> "CKernels | None":
-    """Return the kernels for a dtype of `DTYPES`; None where there is no C compiler."""
-    library = load_kernels(Path(__file__).with_name("conv_relu_pool.c"), *DTYPES[dtype])
+    """Return the kernels for a dtype of `native.DTYPES`; None where there is no C compiler."""
+    library = kernels_for(Path(__file__).with_name("conv_relu_pool.c"), dtype, TENSORS)
     return CKernels(library) if library is not None else None
 
 
@@ -23,9 +23,6 @@ class CKernels:
     """The functions of a compiled library, called with contiguous tensors."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        for name, tensors in {"conv_relu_pool": 5, "gather": 5, "scatter_x": 4, "scatter_w": 5}.items():
-            getattr(library, name).argtypes = [ctypes.c_void_p] * (tensors + 1)
-            getattr(library, name).restype = None
         self.library = library
 
     def forward(

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.conv_relu_pool.c import DTYPES, c_kernels
-from raydistill.kernels.native import forbidden
+from raydistill.kernels.conv_relu_pool.c import c_kernels
+from raydistill.kernels.native import DTYPES, forbidden
 from raydistill.kernels.operation import define
 
 KERNEL = 5

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydistill.kernels.native import load_kernels
+from raydistill.kernels.native import DTYPES, kernels_for
 from raydistill.kernels.operation import define
 
-DTYPES = {torch.float32: ("REAL=float", "INT=int32_t"), torch.float64: ("REAL=double", "INT=int64_t")}
 TENSORS = {"forward": 6, "backward": 9, "second": 12}  # How many each function of the C file takes.
 
 
@@ -34,11 +33,7 @@ def can_do(images: Tensor) -> bool:
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Return the compiled functions for a dtype of `DTYPES`; None where there is no C compiler."""
-    library = load_kernels(Path(__file__).with_name("norm_relu_pool.c"), *DTYPES[dtype])
-    for name, tensors in TENSORS.items() if library is not None else ():
-        getattr(library, name).argtypes = [ctypes.c_void_p] * (tensors + 1)
-        getattr(library, name).restype = None
-    return library
+    return kernels_for(Path(__file__).with_name("norm_relu_pool.c"), dtype, TENSORS)
 
 
 def _call(name: str, y: Tensor, *tensors: Tensor, epsilon: float = 0.0) -> None:

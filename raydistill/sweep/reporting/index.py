@@ -7,6 +7,7 @@ imported here.
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -128,23 +129,27 @@ def _table(place: str, file: str) -> pa.Table:
 
     Where a driver writes the file meanwhile, an object store may give parts of two versions; then it is read again.
     """
+    for _ in range(READS - 1):
+        with suppress(pa.ArrowException, OSError):
+            return pq.read_table(pa.BufferReader(_bytes(place, file)))
+        time.sleep(PAUSE)
+    try:
+        return pq.read_table(pa.BufferReader(_bytes(place, file)))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: not the index of a sweep: {str(error).splitlines()[0]}") from error
+
+
+def _bytes(place: str, file: str) -> bytes:
+    """Read the bytes of the index; raises UserError as `read_index` does."""
     filesystem, inside = open_place(file)
-    for left in reversed(range(READS)):
-        try:
-            data = read_file(filesystem, inside)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{place}: holds no sweep (it has no {INDEX}); name the folder of one, as runs/digits"
-            ) from error
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read: {error}") from error
-        try:
-            return pq.read_table(pa.BufferReader(data))
-        except (pa.ArrowException, OSError) as error:
-            if not left:
-                raise UserError(f"{file}: not the index of a sweep: {str(error).splitlines()[0]}") from error
-            time.sleep(PAUSE)
-    raise AssertionError("the last read returns or raises")
+    try:
+        return read_file(filesystem, inside)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{place}: holds no sweep (it has no {INDEX}); name the folder of one, as runs/digits"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error}") from error
 
 
 def _row(values: dict[str, Any], searched: list[str]) -> TrialRow:
