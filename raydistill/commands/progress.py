@@ -60,7 +60,7 @@ class ProgressBar(Watcher):
     def on_test(self) -> None:
         """Remove the bar, and say what the time is for now."""
         self.bar.stop()
-        say(self.console, "the best set is saved; testing it, and random real images beside it")
+        say(self.console, "testing the best set, and random real images beside it")
 
 
 class TensorBoardWatcher(Watcher):
