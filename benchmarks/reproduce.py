@@ -64,22 +64,25 @@ def main() -> None:
 
 
 def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
-    """Distils with each seed and keeps what came out, after each of them."""
-    about = {
-        "settings": settings,
-        "date": datetime.date.today().isoformat(),
-        "device": device_name(),
-        "torch": torch.__version__,
-        "commit": commit(),
-    }
+    """Distils with each seed and keeps what came out, after each of them, beside what other seeds gave before."""
+    about = {"settings": settings, "device": device_name(), "torch": torch.__version__}
+    when = {"date": datetime.date.today().isoformat(), "commit": commit()}
     file = KEPT / f"{row}.json"
     file.parent.mkdir(exist_ok=True, parents=True)
-    runs = []
     for seed in seeds:
         start = time.perf_counter()
         result = distilled(["distill", str(SWEEPS / f"{row}.yaml"), *settings, "--set", f"seed={seed}"])
-        runs.append({"seed": seed, "seconds": time.perf_counter() - start, "result": result})
-        file.write_text(json.dumps({**about, "runs": runs}, indent=2) + "\n")
+        run = {"seed": seed, **when, "seconds": time.perf_counter() - start, "result": result}
+        runs = [run, *(other for other in earlier(file, about) if other["seed"] != seed)]
+        kept = {**about, "runs": sorted(runs, key=lambda run: run["seed"])}
+        file.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def earlier(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a row's file holds, if they were made `about` as these."""
+    kept = json.loads(file.read_text()) if file.exists() else {"runs": []}
+    runs: list[dict[str, Any]] = kept.pop("runs")
+    return runs if kept == about else []
 
 
 def distilled(arguments: list[str]) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
     also = "; ".join(f"{n} {percent(result[f'test_{n}_before'])} -> {percent(result[f'test_{n}'])}" for n in more)
     settings = shlex.join(kept["settings"])
     repeat = f"`raydistill distill sweeps/{row}.yaml{' ' + settings if settings else ''} --set seed={run['seed']}`"
-    done = f"{result['iterations']} iterations, {kept['date']}, commit {kept['commit']}"
+    done = f"{result['iterations']} iterations, {run['date']}, commit {run['commit']}"
     return cells, f"{repeat}; {done}" + (f"; {also}" if also else "")
 
 
