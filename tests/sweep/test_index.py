@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -141,6 +143,18 @@ def test_an_index_that_is_written_while_it_is_read_is_read_again(tmp_path):
     late.start()
     assert len(read_index(str(tmp_path)).rows) == len(ROWS)
     late.join()
+
+
+def test_no_other_thread_reads_an_index(tmp_path):
+    """A thread of Arrow's that still held the bytes aborted one in 25 processes that ended right after the read."""
+    write(tmp_path)
+    script = (
+        "import os, sys; from raydistill.sweep.reporting.index import read_index\n"
+        "def threads(): return len(os.listdir('/proc/self/task'))\n"
+        "before = threads(); assert read_index(sys.argv[1]).rows; print(threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 def test_status_counts_ranks_and_dates(tmp_path):

@@ -20,11 +20,12 @@ from raydistill.system.storage import join, open_place, read_file
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 COMMAND = """
-from raydistill.sweep.reporting import index_writer
 from raydistill.sweep.surviving import holder
-assert index_writer.EVERY
-index_writer.EVERY = 0.3
 holder.HEARTBEAT, holder.LEASE = 1.0, 6.0
+from raydistill.sweep.reporting import index_writer
+from raydistill.sweep.surviving import lease
+assert index_writer.EVERY and lease.LEASE == holder.LEASE
+index_writer.EVERY = 0.3
 from raydistill.cli import main
 main()
 """

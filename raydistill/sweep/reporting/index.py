@@ -131,12 +131,20 @@ def _table(place: str, file: str) -> pa.Table:
     """
     for _ in range(READS - 1):
         with suppress(pa.ArrowException, OSError):
-            return pq.read_table(pa.BufferReader(_bytes(place, file)))
+            return _parsed(_bytes(place, file))
         time.sleep(PAUSE)
     try:
-        return pq.read_table(pa.BufferReader(_bytes(place, file)))
+        return _parsed(_bytes(place, file))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not the index of a sweep: {str(error).splitlines()[0]}") from error
+
+
+def _parsed(data: bytes) -> pa.Table:
+    """Return the table in the bytes of a file, read by this thread alone.
+
+    A thread of Arrow's may still hold the bytes when a short command ends, which aborts it (apache/arrow issue 34314).
+    """
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
 
 
 def _bytes(place: str, file: str) -> bytes:
