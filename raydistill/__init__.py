@@ -6,6 +6,7 @@
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ __all__ = [
     "run_sweep",
     "save",
 ]
+
+# Torch's threads on a CPU wait for each other in a loop, by default for so long that beside another busy process an
+# iteration takes seven times as long (docs/performance.md). libgomp reads its length when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # A name is imported when it is first used: `import raydistill` and `raydistill --help` must not wait for torch and Ray.
 _HOMES = {

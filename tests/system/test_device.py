@@ -1,6 +1,8 @@
 """Which device a process computes on, and how much of its memory it may take."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -171,6 +173,20 @@ for name, begin in BEGIN.items():
         flags = products.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, not cudnn.benchmark
         print(name, precision, all(flag is rounded for flag in flags))
 """
+
+
+@pytest.mark.parametrize(
+    ("own", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+)
+def test_threads_wait_for_each_other_briefly(own, turns):
+    """By their default they wait so long that another busy process makes an iteration seven times longer."""
+    script = "import raydistill.system.device"
+    unset = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env = unset | {"OMP_DISPLAY_ENV": "VERBOSE"} | own
+    shown = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True).stderr
+    if "GOMP_SPINCOUNT" not in shown:
+        pytest.skip("this torch has another OpenMP than libgomp")
+    assert f"GOMP_SPINCOUNT = '{turns}'" in shown
 
 
 @pytest.mark.slow
