@@ -34,6 +34,7 @@ RAY = {"local_ray", "places", "two_gpus"}  # fixtures that start Ray on this mac
 SHARING = "PYTEST_XDIST_WORKER" in os.environ  # in one of several processes
 if SHARING:
     os.environ["OMP_NUM_THREADS"] = "1"  # processes with more threads than cores are many times slower
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # commands have two threads, and other tests run beside them
 torch.set_num_threads(1 if SHARING else min(2, len(os.sched_getaffinity(0))))
 
 

@@ -15,12 +15,10 @@ RESULT = {
 
 
 def kept(*accuracies, **more):
-    runs = [
-        {"seed": seed, "seconds": 10.0 * seed, "result": RESULT | {"test_accuracy": a, "test_accuracy_std": 0.0} | more}
-        for seed, a in enumerate(accuracies)
-    ]
-    about = {"settings": ["--set", "iterations=50"], "date": "2026-01-01", "device": "an abacus", "torch": "2"}
-    return about | {"commit": "abc", "runs": runs}
+    results = [RESULT | {"test_accuracy": accuracy, "test_accuracy_std": 0.0} | more for accuracy in accuracies]
+    when = {"date": "2026-01-01", "commit": "abc"}
+    runs = [{"seed": seed, **when, "seconds": 10.0 * seed, "result": result} for seed, result in enumerate(results)]
+    return {"settings": ["--set", "iterations=50"], "device": "an abacus", "torch": "2", "runs": runs}
 
 
 def test_the_page_holds_the_median_run(tmp_path, monkeypatch):
@@ -45,6 +43,15 @@ def test_an_attack_is_told_by_the_attacked_class():
     cells, note = reproduce.measured("row", published, kept(0.7, **more))
     assert cells[:3] == ["5.0 ± 1.0", "2.0", "80.0"]
     assert "class_accuracy 80.0 -> 5.0; attack_success 30.0 -> 60.0" in note
+
+
+def test_runs_with_other_seeds_stay_unless_the_settings_are_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "KEPT", tmp_path)
+    for seeds, settings, after in (([1], [], [1]), ([0, 1], [], [0, 1]), ([2], ["--set", "steps=1"], [2])):
+        monkeypatch.setattr(reproduce, "distilled", lambda arguments: {"said": arguments[-1]})
+        reproduce.run_row("cpu/x", seeds, settings)
+        runs = json.loads((tmp_path / "cpu" / "x.json").read_text())["runs"]
+        assert [(run["seed"], run["result"]["said"]) for run in runs] == [(s, f"seed={s}") for s in after]
 
 
 @pytest.mark.parametrize("more", [{}, {"stopped": 1}])

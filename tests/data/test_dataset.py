@@ -71,6 +71,7 @@ def test_mnist_through_torchvision(real_data):
     assert data.std.item() == pytest.approx(0.3081, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_usps_and_cifar10_parquet(real_data):
     usps = load_dataset(DistillConfig(dataset=f"parquet:{real_data / 'usps'}"))
     assert (len(usps.train) + len(usps.val), len(usps.test), usps.image_shape) == (7291, 2007, (1, 16, 16))

@@ -205,6 +205,7 @@ def test_neighbours_of_an_attack(digits):
 # -- gradient steps ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_random_real_beats_guessing_and_is_repeatable(digits, network, like, start):
     results = [same_steps(problem_of(digits, network, start), like) for _ in range(2)]
     assert results[0] == results[1]

@@ -36,6 +36,7 @@ def config(request, small, bank):
     return DistillConfig(**(small.model_dump() | updates[request.param]))
 
 
+@pytest.mark.slow
 def test_an_artifact_beside_its_baselines(config, digits):
     """The distilled and random real rows are what the run itself reported."""
     artifact = distill(config, data=digits)
@@ -45,6 +46,7 @@ def test_an_artifact_beside_its_baselines(config, digits):
     assert found.rows["random_real"].gradient.accuracy == artifact.metrics["baseline_same_steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [{"weights": "random", "seed": 3}, {"images_per_class": 2, "steps": 1}])
 def test_settings_give_the_baselines_of_their_artifact(small, digits, update):
     config = small.changed(update | {"recipe": "schedule"})
@@ -60,6 +62,7 @@ def test_json_holds_plain_values(small, digits):
         assert all(isinstance(v, int | float) for part in row.values() for v in part.values())
 
 
+@pytest.mark.slow
 def test_random_real_images_are_trained_on_as_often_as_the_distilled(small, digits):
     artifact = distill(small, data=digits)
     options = EvalOptions(epochs=5, recipe="schedule", device="cpu")

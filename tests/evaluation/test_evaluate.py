@@ -94,6 +94,7 @@ def test_a_gpu_that_is_too_small_gets_fewer_networks_at_a_time():
         _in_chunks(lambda chunk: (_ for _ in ()).throw(RuntimeError("sizes differ")), weights, 16)
 
 
+@pytest.mark.slow
 def test_public_evaluate(learned, digits):
     result = evaluate(learned, nets=4, data=digits)
     assert result.nets == 4

@@ -80,6 +80,7 @@ def test_colour_images_are_mirrored_and_coloured_as_well():
     assert "augment" not in [name for name, _ in variations(tiny)]
 
 
+@pytest.mark.slow
 def test_validation_chooses_and_the_seed_decides(digits):
     """An optimizer, as a schedule of one tiny step teaches nothing; a set without a schedule has no other choice."""
     problem = problem_of(digits)
@@ -105,6 +106,7 @@ def test_validations_of_a_run(digits):
     assert recipe_so_far(problem_of(digits, recipe="sgd"), real_set(digits)).name == "sgd"
 
 
+@pytest.mark.slow
 def test_the_first_validation_chooses(digits):
     """With few steps, among recipes that fit the set; where nothing is open, it chooses nothing."""
     problem = problem_of(digits, **{"choice.steps": 400, "choice.nets": 1})

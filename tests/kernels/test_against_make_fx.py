@@ -87,6 +87,7 @@ def torchs_graph(function, args):
     return graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_results_in_no_more_operations(name):
     function, args = CASES[name]

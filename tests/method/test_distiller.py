@@ -11,6 +11,7 @@ from raydistill.method.population import members
 from raydistill.method.rng import named_generator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "update",
     [
@@ -28,6 +29,7 @@ def test_resume_is_bit_identical(small, digits, update):
     whole_and_resumed(small.changed(update), digits, iterations=6, stop=3)
 
 
+@pytest.mark.slow
 def test_state_dict_is_complete(small, digits):
     """Every tensor and generator that a step changes is in the state: dropping any one of them changes the result."""
     config = small.changed({"weights": "random", "labels": "softmax", "outer.clip": 0.5})  # always clips

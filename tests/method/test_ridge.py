@@ -50,6 +50,7 @@ def made_up(shape, sets=1, nets=1, network=None):
     return DistilledSet(images, labels, torch.zeros(sets, 0, 1).double()), weights, (real, classes)
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_the_features_gives_the_logits(network):
     network, shape = network
     weights = network.initial_weights(1, named_generator(0, "test"))[0].double()
@@ -218,6 +219,7 @@ def test_resume_is_bit_identical(small, digits, update):
     assert whole.learned.raw_rates.shape == (config.population.size, 0, config.steps)
 
 
+@pytest.mark.slow
 def test_the_state_of_the_pool_is_complete(small, digits):
     config = small.changed(RIDGE).changed({"solver.pool.age": 50})
     distiller = make(config, digits)

@@ -11,6 +11,7 @@ from raydistill.method.rng import named_generator
 from raydistill.networks import build_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "steps", "epochs"), [("lenet", 1, 3), ("lenet", 3, 2), ("alexcifarnet", 1, 2), ("convnet", 1, 2)]
 )
@@ -44,6 +45,7 @@ def test_hypergradients_are_equal(network, steps, epochs):
         assert (mine - theirs).norm() / theirs.norm() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, None])  # with a DataLoader, and with data that lie on the device
 def test_the_textbook_learns_too(workers):
     """Or beating it would mean little."""

@@ -104,6 +104,7 @@ def test_equals_finite_differences(problem, part):
     assert abs(slope - exact) < 1e-6 * max(1, abs(exact))
 
 
+@pytest.mark.slow
 def test_many_at_once_are_the_mean_of_each(problem):
     """Two sets, three networks each."""
     network, distilled, weights, real = problem

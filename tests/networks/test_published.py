@@ -160,6 +160,7 @@ def test_networks_without_published_weights(hub, tiny_classifiers):
         weights_of(config_of("lenet", network="lenet"), size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["fixed_pretrained", "random_pretrained"])
 def test_from_start_to_end(hub, tiny_classifiers, tmp_path, weights):
     """Distil for a published network with batch normalisation, save, load, test."""

@@ -33,6 +33,7 @@ def with_statistics(module):
     return module.double().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -121,6 +122,7 @@ def test_nothing_in_place_and_no_dropout(tiny_classifiers):
     assert torch.equal(images, before[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["norm", "plain", "vit"])
 def test_bfloat16(tiny_classifiers, kind):
     generator = named_generator(0, "precision")

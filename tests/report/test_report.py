@@ -40,11 +40,13 @@ def test_soft_labels_are_titled_by_their_two_largest_parts():
     assert [ax.get_title() for ax in figure.axes] == ["0 0.70\ncat 0.20", "bee 1.25\ncat 0.50"]
 
 
+@pytest.mark.slow
 def test_large_sets_are_cut():
     figure = image_grid(torch.rand(20, 50, 3, 4, 4), torch.eye(50).repeat(20, 1, 1), [str(i) for i in range(50)])
     assert len(figure.axes) == 12 * 20
 
 
+@pytest.mark.slow
 def test_one_large_minibatch_is_drawn_in_rows_of_ten_with_a_title_for_each_image():
     """As ridge regression learns it: there are no step sizes to show."""
     classes = torch.arange(50) // 5

@@ -61,6 +61,7 @@ def validations(run, count=None):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_that_decays_goes_back_and_says_so(small, digits, caplog):
     run = run_that_decays(small, digits)
     metrics = validations(run)
@@ -93,6 +94,7 @@ def test_a_rewind_restores_the_state_of_the_best_validation(small, digits):
     assert quarter < 0.75 * half
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"population": 2}], ids=str)
 def test_a_resumed_run_goes_back_where_an_undisturbed_one_does(small, digits, changes):
     whole, first = (run_that_decays(small, digits, **changes) for _ in range(2))

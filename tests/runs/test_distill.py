@@ -37,6 +37,7 @@ class StopAt(Watcher):
         return self.now == self.at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [FIXED, RANDOM, RIDGE], ids=["fixed", "random", "ridge"])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update, stop):

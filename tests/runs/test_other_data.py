@@ -72,6 +72,7 @@ def test_an_artifact_and_other_data(changed, name):
     assert result(name, artifact, *few, "--allow-other-data")["other_data"] is True
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on(changed, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(changed / "run", folder)

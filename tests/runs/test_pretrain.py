@@ -93,6 +93,7 @@ def test_stopped_and_resumed_is_bit_identical(digits, bank, tmp_path, stops):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_short_leaves_the_one_before(digits, bank, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     full = Told(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1])))
@@ -107,6 +108,7 @@ def test_a_checkpoint_cut_short_leaves_the_one_before(digits, bank, tmp_path):
     assert torch.equal(load_bank(tmp_path).networks, load_bank(bank).networks)
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_the_middle_of_its_checkpoint_leaves_the_one_before(digits, bank, tmp_path):
     """By the signal that the system sends where a file grows beyond a limit, while the second one is written."""
     script = f"""
@@ -205,6 +207,7 @@ def test_draws_are_distinct_and_tests_are_held_out():
     assert start.held_out(9, "test", 0).flatten().tolist() == [15, 16, 17, 18, 19]
 
 
+@pytest.mark.slow
 def test_distil_for_a_bank_and_test_on_the_networks_it_held_out(small, digits, bank, tmp_path):
     update = {"weights": "random_pretrained", "bank": str(bank), "train_nets": 2, "val_nets": 2, "test_nets": 3}
     config = small.changed(update)
@@ -223,6 +226,7 @@ def test_distil_for_a_bank_and_test_on_the_networks_it_held_out(small, digits, b
         distill(config.model_copy(update={"train_nets": 4}), data=digits)
 
 
+@pytest.mark.slow
 def test_evaluate_on_another_bank(small, digits, bank, tmp_path):
     other = tmp_path / "other"
     pretrain(CONFIG.model_copy(update={"seed": 1, "nets": 3, "epochs": 1}), other, data=digits)
@@ -241,6 +245,7 @@ def test_fixed_pretrained_takes_one_network_and_keeps_it(small, digits, bank):
     assert evaluate(artifact, data=digits).accuracy == artifact.metrics["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_attack_reports_before_and_after(small, digits, bank):
     update = {"weights": "fixed_pretrained", "bank": str(bank), "iterations": 60}
     update |= {
@@ -278,6 +283,7 @@ def test_what_does_not_go_together(small, digits, bank, update, words):
         distill(config, data=digits)
 
 
+@pytest.mark.slow
 def test_the_target_is_brought_to_the_size_and_channels_of_the_source(small, tmp_path):
     """As from SVHN, 3 x 32 x 32, to MNIST, 1 x 28 x 28; here 3 x 12 x 12 and 1 x 8 x 8."""
     source = validated(
@@ -328,6 +334,7 @@ def test_settings_that_do_not_go_together(values, words):
         validated(DistillConfig, values)
 
 
+@pytest.mark.slow
 def test_other_numbers_of_epochs(small, digits):
     artifact = distill(small.changed({"recipe": "schedule"}), data=digits)
     with pytest.raises(UserError, match="epochs=0: at least 1"):

@@ -190,6 +190,7 @@ def test_networks_must_be_shared_out(update):
         DistillConfig(**{"weights": "random"} | update)
 
 
+@pytest.mark.slow
 def test_resources_are_those_of_this_machine():
     with pytest.raises(UserError, match=r"resources\.cpu=4000"), ray_running(Resources(cpu=4000)):
         pass

@@ -163,6 +163,7 @@ def test_absurd_sizes(artifact, name, value):
     assert any(words in line for words in (name, "minibatches of", "epochs of", "for a number"))
 
 
+@pytest.mark.slow
 def test_absurd_settings_do_no_harm(artifact, digits):
     """Whatever else a config says is refused, or is of no consequence."""
     text = (artifact / "manifest.json").read_text()

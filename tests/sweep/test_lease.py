@@ -132,6 +132,7 @@ def test_one_that_slept_through_another_s_whole_life_gives_way(tmp_path, holder)
     assert "was taken over by process 7 on far" in said(first)
 
 
+@pytest.mark.slow
 def test_one_that_slept_past_its_lease_ends_where_nobody_took_it_over_too(place, holder):
     process = holder(place)
     assert said(process) == "has it"

@@ -35,6 +35,7 @@ def said(tmp_path, rows, **budget):
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_trials_without_a_result_are_said(tmp_path, row):
     text = said(
         tmp_path,

@@ -39,6 +39,7 @@ def run(script, **environment):
     return in_a_process(PRELUDE + script, **environment).splitlines()
 
 
+@pytest.mark.slow
 def test_a_gpu_has_its_index_and_no_gpu_granted_is_the_cpu():
     """However many this process sees: Ray shows all of them to one that it granted none."""
     lines = run("pretend(count=2)\nfor name, gpus in CASES: print(line(name, gpus))".replace("CASES", repr(CASES)))
@@ -47,6 +48,7 @@ def test_a_gpu_has_its_index_and_no_gpu_granted_is_the_cpu():
     assert lines[8] == "device=cuda:2: is not here (CUDA error: invalid device ordinal); use auto or cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("machine", "reason"),
     [("count=0", NO_DRIVER), ("kernels=False", "CUDA error: no kernel image is available for execution on the device")],
@@ -75,6 +77,7 @@ def test_this_machine():
         pick_device("auto", 0.5)
 
 
+@pytest.mark.slow
 def test_a_share_is_a_cap_on_memory():
     """One that shares the GPU with nobody is not limited."""
     [caps] = run(
@@ -84,6 +87,7 @@ def test_a_share_is_a_cap_on_memory():
     assert caps == str([(0.25 - CUDA_ITSELF / (80 * GIB), 0)])
 
 
+@pytest.mark.slow
 def test_a_share_that_no_process_can_live_on_is_said():
     lines = run(
         "caps = pretend(total=24 * GIB)\n"
@@ -175,6 +179,7 @@ for name, begin in BEGIN.items():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("own", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
 )

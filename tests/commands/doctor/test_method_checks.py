@@ -35,6 +35,7 @@ def test_a_hypergradient_that_has_too_few_digits(monkeypatch):
     assert "under 12 digits is wrong" in bad.todo
 
 
+@pytest.mark.slow
 def test_a_seed_that_meets_a_switch_is_not_the_last_word(monkeypatch):
     cases = [method.SmallCase("lenet", seed) for seed in (0, 1)]
     wrong = method.DistilledSet.stack([part.detached() for part in cases[1].expected.unstack()])
