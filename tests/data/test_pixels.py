@@ -71,6 +71,7 @@ def test_split_gives_the_blocks_of_their_tensor(pixels, size):
             assert torch.equal(mine, block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["digits", "mnist"])
 def test_real_data_are_what_they_were_as_numbers(dataset, request):
     folder = None if dataset == "digits" else request.getfixturevalue("real_data")

@@ -214,6 +214,7 @@ def test_random_real_beats_guessing_and_is_repeatable(digits, network, like, sta
     assert same_steps(problem_of(digits, network, start, seed=1), like) != results[0]
 
 
+@pytest.mark.slow
 def test_random_real_trains_each_network_on_a_draw_of_its_own(digits, network, like):
     """Written out, with the best step size by validation accuracy."""
     generator = named_generator(0, "random real")

@@ -61,6 +61,7 @@ def test_the_last_layer_of_the_features_gives_the_logits(network):
     assert torch.allclose(logits, network(weights, images), atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [RidgeOptions(0.01), RidgeOptions(0.1, mirror=True, margin=True)], ids=str)
 def test_equals_full_autograd(network, options, caplog):
     """The oracle is one graph through the features and the closed form, written with an inverse."""
@@ -200,6 +201,7 @@ RIDGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "update",
     [
@@ -239,6 +241,7 @@ def test_the_state_of_the_pool_is_complete(small, digits):
         assert not torch.equal(after(state["solver"] | {key: fresh["solver"][key]}), expected), key
 
 
+@pytest.mark.slow
 def test_a_ridge_run_learns(small, digits):
     """The loss on real images falls, on features of networks never seen too."""
     config = small.changed(RIDGE).changed(

@@ -76,6 +76,7 @@ def autograd_oracle(network, distilled, weights, real):
     return loss, torch.autograd.grad(loss, (images, labels, raw))
 
 
+@pytest.mark.slow
 def test_equals_full_autograd(problem, caplog):
     network, distilled, weights, real = problem
     loss, gradient = hypergradient_of_one(network, distilled, weights[0], real)
@@ -87,6 +88,7 @@ def test_equals_full_autograd(problem, caplog):
         assert (ours - theirs).abs().max() / theirs.abs().max() < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["images", "labels", "raw_rates"])
 def test_equals_finite_differences(problem, part):
     network, distilled, weights, real = problem

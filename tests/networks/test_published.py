@@ -94,6 +94,7 @@ def test_two_classes_have_one_output(hub):
     assert network(weights, torch.zeros(3, 3, 64, 64)).shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_old_names_of_densenet(hub):
     """Its files say denselayer1.norm.1 for what is norm1 now."""
     state = publish(hub, "densenet121").state_dict()

@@ -60,6 +60,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(small, digits, tmp_path, update
     assert torch.equal(states[0]["distiller"]["outer"]["means"][0], states[1]["distiller"]["outer"]["means"][0])
 
 
+@pytest.mark.slow
 def test_metrics(small, digits):
     artifact = distill(small, data=digits)
     assert artifact.metrics["num_images"] == 20
@@ -81,6 +82,7 @@ def test_the_best_set_is_kept_not_the_last(small, digits):
     assert run.artifact().metrics["val_accuracy"] == seen[best][0]
 
 
+@pytest.mark.slow
 def test_searching_never_reads_the_test_set(small, digits):
     """Everything up to the final report is the same with a test set of noise."""
     from dataclasses import replace
@@ -181,6 +183,7 @@ def test_the_readme_loop(small, digits):
     assert not torch.equal(before, net[1].weight)
 
 
+@pytest.mark.slow
 def test_a_population_keeps_its_best(digits, small, tmp_path):
     config = small.changed({"population": {"size": 3, "spread": 8.0}, "iterations": 30, "eval_every": 10})
     run = Run(config, digits)

@@ -71,6 +71,7 @@ class Told(PretrainWatcher):
         self.act()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [1, 2, 3])  # in the first chunk, between the two, in the second
 def test_stopped_and_resumed_is_bit_identical(digits, bank, tmp_path, stops):
     told, asked = Told(), []

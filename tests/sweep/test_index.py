@@ -117,6 +117,7 @@ def test_an_empty_sweep_has_an_index(tmp_path):
     assert read_status(str(tmp_path)).to_json()["pending"] == 8
 
 
+@pytest.mark.slow
 def test_damage_is_one_line(tmp_path):
     with pytest.raises(UserError, match="holds no sweep"):
         read_index(str(tmp_path))

@@ -162,6 +162,7 @@ def test_one_on_another_machine_is_waited_for_and_refuses_when_it_gives_a_sign_o
     assert told == [f"{place}: in use by process 7 on far; resumes in 5 s if that one gives no sign of life"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [elsewhere(beat=0.0).to_bytes(), b"", b"half {", b"[]", b'{"beat": "x", "pid": 1}'])
 def test_an_old_or_unreadable_lease_is_waited_for_two_heartbeats(tmp_path, content):
     put(str(tmp_path), 9, content)

@@ -82,6 +82,7 @@ def test_a_store_that_is_away_is_said_once_and_gets_everything_later(tmp_path, c
     assert (tmp_path / "t" / "log").read_bytes() == b"1\n2\n3\n4\n"
 
 
+@pytest.mark.slow
 def test_readers_never_see_a_part(tmp_path):
     mail = StorageWriter(str(tmp_path))
     sizes, ended = set(), threading.Event()

@@ -70,6 +70,7 @@ def test_threads_that_would_wait_for_each_other(monkeypatch):
     assert "taskset -c 0-0" in finding.todo
 
 
+@pytest.mark.slow
 def test_threads_that_are_pinned(monkeypatch, found_alone):
     monkeypatch.setenv("OMP_PROC_BIND", "true")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -80,6 +81,7 @@ def test_threads_that_are_pinned(monkeypatch, found_alone):
     assert finding.todo.startswith("unset OMP_PROC_BIND=true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"), [("CC", "no-such-compiler", "no-such-compiler"), ("RAYDISTILL_NATIVE", "0", "forbids")]
 )
