@@ -41,3 +41,25 @@ def test_modules_can_be_imported_under_another_name():
 def test_the_package_is_imported_without_torch_and_ray():
     code = "import sys, raydistill; print({'torch', 'ray', 'optuna'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["unroll", "ridge"])
+def test_a_run_does_not_wait_for_libraries_that_it_does_not_need(solver):
+    """Sympy alone takes 0.3 s, in each trial's process."""
+    code = f"""
+import sys
+from raydistill.config.distill_config import DistillConfig
+from raydistill.data import load_dataset
+from raydistill.runs.run import Run
+changes = {{"weights": "random", "network": "convnet", "data.augment": {{"shift": 1, "on": "paired"}}}}
+changes |= {{"choice.steps": 1, "choice.nets": 1, "network.width": 4, "batch_size": 16}}
+changes |= {{"solver": "ridge", "labels": {{"learned": "free"}}}} if "{solver}" == "ridge" else {{}}
+config = DistillConfig(dataset="digits", iterations=1, val_nets=1, test_nets=1).changed(changes)
+run = Run(config, load_dataset(config))
+run.advance()
+run.test()
+print({{"sympy", "matplotlib", "ray", "optuna", "torch._dynamo", "torch._inductor"}} & {{*sys.modules}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

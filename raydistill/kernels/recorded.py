@@ -24,6 +24,7 @@ from raydistill.kernels.codegen import function_of
 from raydistill.kernels.compile import compiled, compiled_halves
 from raydistill.kernels.passes import eliminate_dead_code, simplified
 from raydistill.kernels.program import Layout, Program
+from raydistill.kernels.pullback import pullback
 from raydistill.kernels.trace import WRITES_TO_INPUTS, trace
 from raydistill.system.errors import UserError
 
@@ -95,7 +96,7 @@ def _record_halves(compile: bool, function: Function, args: Sequence[Tensor]) ->
 
     def both(*args: Tensor) -> list[Tensor]:
         output, leaves = _graph(function, args[:-1])
-        return [output, *torch.autograd.grad(output, leaves, args[-1])]
+        return [output, *pullback(output, leaves, args[-1])]
 
     args = [*args, torch.zeros_like(_as_it_is(function, *args))]
     program = simplified(trace(both, args)[0])
@@ -138,7 +139,7 @@ def _as_it_is(function: Function, *args: Tensor) -> Any:
 
 def _vjp_as_it_is(function: Function, *args: Tensor) -> tuple[Tensor, Function]:
     output, leaves = _graph(function, args)
-    return output.detach(), lambda cotangent: torch.autograd.grad(output, leaves, cotangent, retain_graph=True)
+    return output.detach(), lambda cotangent: pullback(output, leaves, cotangent, again=True)
 
 
 def _graph(function: Function, args: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from raydistill.config.augment_settings import Augment
 from raydistill.data.augment import augmented, draw
+from raydistill.kernels.pullback import pullback
 from raydistill.method.distilled import DistilledSet
 
 
@@ -40,7 +41,7 @@ def augmented_set(
         changed = augmented(images.flatten(0, 2), augment, of_each).view_as(images)
 
     def pull(gradient: Tensor) -> Tensor:
-        (of_images,) = torch.autograd.grad(changed, images, gradient)
+        (of_images,) = pullback(changed, [images], gradient)
         return of_images
 
     return DistilledSet(changed.detach(), learned.labels, learned.raw_rates), pull
