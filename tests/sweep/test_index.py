@@ -171,6 +171,18 @@ def test_status_counts_ranks_and_dates(tmp_path):
     assert shown["time"] == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_each_setting_whole(tmp_path, width):
+    write(tmp_path)
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_status(read_status(str(tmp_path)), console)
+    text = console.export_text()
+    names = ("steps=2", "inner_lr=0.5", "network.init=kaiming", "images.learned=True", "outer.clip=null")
+    assert all(text.count(name) == 4 for name in names)  # of two trials in the front, and of two that run
+    assert ("inner_lr=0.5 network.init=kaiming" in text) == (width == 200)
+    assert "…" not in text
+
+
 @pytest.mark.parametrize(
     ("state", "silence", "said"),
     [

@@ -1,13 +1,13 @@
 """The table of running trials on the screen while a sweep runs."""
 
 import time
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray.tune import Callback
 from rich.table import Table
-from rich.text import Text
 
+from raydistill.sweep.reporting.trial_tables import print_table, settings
 from raydistill.system.output import aside, plain_console
 
 
@@ -34,10 +34,10 @@ class LiveTable(Callback):
         if time.time() - self.shown >= self.seconds:
             self.shown = time.time()
             with aside("the table of trials"):
-                plain_console().print(self.table(trials))
+                print_table(partial(self.table, trials), plain_console())
 
-    def table(self, trials: list[Any]) -> Table:
-        """Return the table of the trials that run now."""
+    def table(self, trials: list[Any], between: str = " ") -> Table:
+        """Return the table of the trials that run now, with `between` two settings."""
         done = sum(trial.is_finished() for trial in trials)
         accuracies = [trial.last_result["val_accuracy"] for trial in trials if "val_accuracy" in trial.last_result]
         best = f", best val {100 * max(accuracies):.1f}%" if accuracies else ""
@@ -54,11 +54,6 @@ class LiveTable(Callback):
                 f"{100 * last['val_accuracy']:.1f}%" if "val_accuracy" in last else "",
                 str(last.get("num_images", "")),
                 f"{last.get('seconds', 0):.0f}",
-                Text(settings(trial.config)),
+                settings(trial.config, between),
             )
         return table
-
-
-def settings(values: Mapping[str, Any]) -> str:
-    """Return searched settings as one short line."""
-    return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())

@@ -4,14 +4,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from raydistill.sweep.reporting.index import COLUMNS, Index, read_index
 from raydistill.sweep.reporting.storage_writer import STOP
+from raydistill.sweep.reporting.trial_tables import print_table, settings, short
 from raydistill.sweep.stopping.pareto import non_dominated
 from raydistill.sweep.surviving.holder import LEASE, sign_of_life
 from raydistill.sweep.trial_row import TrialRow
@@ -135,9 +136,9 @@ def print_status(status: Status, console: Console) -> None:
         say(console, f"best val {accuracy:.1f}%: trial {trial}, {status.best.artifact}")
     if status.front:
         title = "front so far: " + ", ".join(f"{name} {way}" for name, way in about.objectives.items())
-        console.print(_table(title, status.front, status))
+        print_table(partial(_table, title, status.front, status), console)
     if status.running:
-        console.print(_table(status.going, status.running, status))
+        print_table(partial(_table, status.going, status.running, status), console)
     if status.gone:
         gone = f"no sign of life for {age(status.silent)}: the driver seems to be gone"
         say(console, (gone, "yellow"), "; to resume:")
@@ -147,28 +148,23 @@ def print_status(status: Status, console: Console) -> None:
         say(console, f"  {typed(status.resume)}")
 
 
-def _table(title: str, rows: list[TrialRow], status: Status) -> Table:
+def _table(title: str, rows: list[TrialRow], status: Status, between: str) -> Table:
     table = Table(title=title, title_justify="left")
-    searched = status.index.about.searched
     extra = [name for name in status.index.about.objectives if name not in ("val_accuracy", "num_images")]
-    for column in ("trial", "val", "images", *extra, "iteration", "last result", *searched):
-        table.add_column(column, justify="left" if column == "trial" else "right")
+    for column in ("trial", "val", "images", *extra, "iteration", "last result", "settings"):
+        table.add_column(column, justify="left" if column in ("trial", "settings") else "right", overflow="fold")
     for row in rows:
         accuracy = row.val_accuracy
         table.add_row(
             row.trial,
             "" if accuracy is None else f"{100 * accuracy:.1f}%",
-            _short(row.num_images),
-            *(_short(getattr(row, name)) for name in extra),
-            _short(row.iterations),
+            short(row.num_images),
+            *(short(getattr(row, name)) for name in extra),
+            short(row.iterations),
             f"{age(status.now - row.time.timestamp())} ago" if row.time else "",
-            *(_short(row.config[name]) for name in searched),
+            settings(row.config, between),
         )
     return table
-
-
-def _short(value: Any) -> Text:
-    return Text("" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value))
 
 
 def age(seconds: float) -> str:

@@ -2,17 +2,17 @@
 
 import json
 import shlex
+from functools import partial
 from urllib.parse import parse_qs
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from raydistill.config.network_settings import described
 from raydistill.report.figures import artifact_grid, pareto_front, write_figure
 from raydistill.sweep.reporting.index import INDEX
-from raydistill.sweep.reporting.live_table import settings
 from raydistill.sweep.reporting.result import SweepResult
+from raydistill.sweep.reporting.trial_tables import print_table, settings
 from raydistill.sweep.trial_row import TrialRow
 from raydistill.system.output import aside, say
 from raydistill.system.shell import command, resuming, typed
@@ -36,9 +36,10 @@ def print_summary(result: SweepResult, console: Console) -> None:
         return
     leaders = result.trials[:LEADERS]
     with aside("the tables"):
-        console.print(_table(f"the {len(leaders)} most accurate of {len(result.trials)} trials", leaders, result))
+        most = f"the {len(leaders)} most accurate of {len(result.trials)} trials"
+        print_table(partial(_table, most, leaders, result), console)
         title = "front: " + ", ".join(f"{name} {way}" for name, way in result.config.objectives.items())
-        console.print(_table(f"{title}; {_networks(result)}", result.front, result))
+        print_table(partial(_table, f"{title}; {_networks(result)}", result.front, result), console)
     for row in result.front:
         if row.tested and row.tested["test_accuracy"] <= row.tested["baseline_best_recipe"]:
             say(console, (f"{row.trial} does not beat random real images trained on by their best recipe", "yellow"))
@@ -92,13 +93,14 @@ def _networks(result: SweepResult) -> str:
     return ", ".join(dict.fromkeys(map(described, networks)))
 
 
-def _table(title: str, rows: list[TrialRow], result: SweepResult) -> Table:
+def _table(title: str, rows: list[TrialRow], result: SweepResult, between: str) -> Table:
+    """Return a table of trials; where they are tested, that takes the place of their iterations."""
     table = Table(title=title, title_justify="left")
     extra = [name for name in result.config.objectives if name not in ("val_accuracy", "num_images")]
     table.add_column("trial")
     tested = all(row.tested or row.test_error for row in rows)
-    tests = TESTS if tested else {}
-    for column in ("val", *tests, "images", *extra, "iterations"):
+    tests, iterations = (TESTS, []) if tested else ({}, ["iterations"])
+    for column in ("val", *tests, "images", *extra, *iterations):
         table.add_column(column, justify="right")
     table.add_column("settings", overflow="fold")
     for row in rows:
@@ -108,7 +110,7 @@ def _table(title: str, rows: list[TrialRow], result: SweepResult) -> Table:
             *(f"{100 * row.tested[name]:.1f}%" if name in row.tested else "" for name in tests.values()),
             str(row.num_images),
             *(f"{getattr(row, name):.4g}" for name in extra),
-            str(row.iterations),
-            Text(settings(row.config)),
+            *(str(getattr(row, name)) for name in iterations),
+            settings(row.config, between),
         )
     return table
