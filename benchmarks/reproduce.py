@@ -10,6 +10,7 @@ sweep files: nobody types a number.
 
 import argparse
 import datetime
+import hashlib
 import json
 import shlex
 import statistics
@@ -65,23 +66,30 @@ def main() -> None:
 
 def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
     """Distils with each seed and keeps what came out, after each of them, beside what other seeds gave before."""
-    about = {"settings": settings, "device": device_name(), "torch": torch.__version__}
-    when = {"date": datetime.date.today().isoformat(), "commit": commit()}
-    file = KEPT / f"{row}.json"
+    path, file = SWEEPS / f"{row}.yaml", KEPT / f"{row}.json"
+    about = {"settings": settings, "sweep": hashlib.sha256(row_config(path).encode()).hexdigest()[:16]}
+    where = {"date": datetime.date.today().isoformat(), "commit": commit()}
+    where |= {"device": device_name(), "torch": torch.__version__}
     file.parent.mkdir(exist_ok=True, parents=True)
     for seed in seeds:
         start = time.perf_counter()
-        result = distilled(["distill", str(SWEEPS / f"{row}.yaml"), *settings, "--set", f"seed={seed}"])
-        run = {"seed": seed, **when, "seconds": time.perf_counter() - start, "result": result}
+        result = distilled(["distill", str(path), *settings, "--set", f"seed={seed}"])
+        run = {"seed": seed, **where, "seconds": time.perf_counter() - start, "result": result}
         runs = [run, *(other for other in earlier(file, about) if other["seed"] != seed)]
         kept = {**about, "runs": sorted(runs, key=lambda run: run["seed"])}
         file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
+def row_config(path: Path) -> str:
+    """The settings of a row's run, as JSON."""
+    sweep = validated(SweepConfig, read_yaml(path), f"{path}: ")
+    return sweep.trial_config(sweep.known_good[0] if sweep.known_good else {}).model_dump_json()
+
+
 def earlier(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The runs that a row's file holds, if they were made `about` as these."""
-    kept = json.loads(file.read_text()) if file.exists() else {"runs": []}
-    runs: list[dict[str, Any]] = kept.pop("runs")
+    """The runs that a row's file holds, if they had the same settings."""
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    runs: list[dict[str, Any]] = kept.pop("runs", [])
     return runs if kept == about else []
 
 
@@ -151,7 +159,7 @@ def measured(row: str, published: Published, kept: dict[str, Any]) -> tuple[list
         str(result["num_images"]),
         str(result["nets"]),
         ", ".join(percent(run["result"][metric]) for run in kept["runs"]),
-        f"{kept['device']}, torch {kept['torch']}",
+        f"{run['device']}, torch {run['torch']}",
         f"{statistics.median(run['seconds'] for run in runs):.0f} s",
     ]
     more = [name for name in ("class_accuracy", "attack_success", "other_accuracy") if f"test_{name}" in result]

@@ -16,9 +16,9 @@ RESULT = {
 
 def kept(*accuracies, **more):
     results = [RESULT | {"test_accuracy": accuracy, "test_accuracy_std": 0.0} | more for accuracy in accuracies]
-    when = {"date": "2026-01-01", "commit": "abc"}
-    runs = [{"seed": seed, **when, "seconds": 10.0 * seed, "result": result} for seed, result in enumerate(results)]
-    return {"settings": ["--set", "iterations=50"], "device": "an abacus", "torch": "2", "runs": runs}
+    where = {"date": "2026-01-01", "commit": "abc", "device": "an abacus", "torch": "2"}
+    runs = [{"seed": seed, **where, "seconds": 10.0 * seed, "result": result} for seed, result in enumerate(results)]
+    return {"settings": ["--set", "iterations=50"], "runs": runs}
 
 
 def test_the_page_holds_the_median_run(tmp_path, monkeypatch):
@@ -47,8 +47,17 @@ def test_an_attack_is_told_by_the_attacked_class():
 
 def test_runs_with_other_seeds_stay_unless_the_settings_are_others(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "KEPT", tmp_path)
-    for seeds, settings, after in (([1], [], [1]), ([0, 1], [], [0, 1]), ([2], ["--set", "steps=1"], [2])):
-        monkeypatch.setattr(reproduce, "distilled", lambda arguments: {"said": arguments[-1]})
+    monkeypatch.setattr(reproduce, "SWEEPS", tmp_path)
+    monkeypatch.setattr(reproduce, "distilled", lambda arguments: {"said": arguments[-1]})
+    for seeds, iterations, settings, after in (
+        ([1], 10, [], [1]),
+        ([0, 1], 10, [], [0, 1]),
+        ([2], 20, [], [2]),
+        ([3], 20, ["--set", "steps=1"], [3]),
+    ):
+        sweep = f"# {seeds}\nname: x\nsearch: {{steps: {{int: [1, 2]}}}}\nbudget: {{iterations: {iterations}}}\n"
+        (tmp_path / "cpu").mkdir(exist_ok=True)
+        (tmp_path / "cpu" / "x.yaml").write_text(sweep)
         reproduce.run_row("cpu/x", seeds, settings)
         runs = json.loads((tmp_path / "cpu" / "x.json").read_text())["runs"]
         assert [(run["seed"], run["result"]["said"]) for run in runs] == [(s, f"seed={s}") for s in after]

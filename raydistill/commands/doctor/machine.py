@@ -67,7 +67,7 @@ def look_at_devices(options: Options) -> Iterator[Finding]:
 
 def look_at_threads(options: Options) -> Iterator[Finding]:
     """Report the cores of this process, and whether torch has a thread for each."""
-    cores, limit = len(os.sched_getaffinity(os.getppid())), core_limit()  # torch may have pinned this process itself..
+    cores, limit = len(os.sched_getaffinity(os.getppid())), core_limit()  # torch may have pinned this process itself.
     import torch
 
     from raydistill.system.device import use_threads
