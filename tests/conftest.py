@@ -28,7 +28,7 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # raydistill sets it too late
 os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
 atexit.register(shutil.rmtree, os.environ["HOME"], ignore_errors=True)
 Path(os.environ["HOME"], "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")  # else Ray asks a cloud
-PROCESSES = len(os.sched_getaffinity(0)) + 1  # that share the tests: much of the time each waits for other programs
+PROCESSES = len(os.sched_getaffinity(0)) + 2  # that share the tests: much of the time each waits for other programs
 HOSTS = {"namespaces", "ray_hosts"}  # fixtures that make several hosts
 RAY = {"local_ray", "places", "two_gpus"}  # fixtures that start Ray on this machine
 SHARING = "PYTEST_XDIST_WORKER" in os.environ  # in one of several processes
