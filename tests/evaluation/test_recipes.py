@@ -8,9 +8,16 @@ import torch
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.recipe_settings import AdamRecipe, ScheduleRecipe
 from raydistill.evaluation.accuracy import Evaluation
-from raydistill.evaluation.baselines import Baselines
+from raydistill.evaluation.baselines import DRAWS, Baselines, random_real
 from raydistill.evaluation.problem import Problem
-from raydistill.evaluation.recipes import best_recipe, chosen_recipe, recipe_so_far, validation_recipe, variations
+from raydistill.evaluation.recipes import (
+    Chosen,
+    best_recipe,
+    chosen_recipe,
+    recipe_so_far,
+    validation_recipe,
+    variations,
+)
 from raydistill.method import DistilledSet
 from raydistill.system.errors import UserError
 
@@ -63,10 +70,21 @@ def test_random_real_images_have_the_recipe_of_the_set_as_a_candidate(digits, mo
     monkeypatch.setattr(Baselines, "_tested", lambda self, trained, split: Evaluation(0.5, 0.0, 1.0, 1, {}))
     own = AdamRecipe(lr=0.02, steps=7)
     baselines = Baselines(problem_of(digits), real_set(digits), own)
-    found = baselines.by_best_recipe(baselines.random_sets(2, "random real"))[1]
+    found = baselines.best_recipe(baselines.random_sets(2, "random real"))
     assert own in tried
     assert found.recipe == own
     assert found.candidates == 6
+
+
+def test_random_real_images_are_trained_on_once_where_their_best_recipe_is_that_of_the_set(digits, monkeypatch):
+    own = AdamRecipe(lr=0.02, steps=7)
+    problem, real = problem_of(digits), real_set(digits)
+    monkeypatch.setattr(Baselines, "best_recipe", lambda self, images: Chosen(own))
+    same, best, _ = random_real(problem, real, own)
+    assert best is same
+    baselines = Baselines(problem, real, own)
+    assert baselines.by_recipe(baselines.random_sets(DRAWS, "random real"), own) == same
+    assert random_real(problem, real, AdamRecipe(lr=0.02, steps=8))[1] == same
 
 
 def test_colour_images_are_mirrored_and_coloured_as_well():
