@@ -74,6 +74,7 @@ def main() -> None:
                 lines.append(f"| {name} | {10 * count} | {line} |")
                 print(lines[-1], flush=True)
             draw(axes[row, column], f"{name}, {10 * count} images", {m: points for m, (points, _) in curves.items()})
+            axes[row, column].set_xticks([p * options.seconds for p in POINTS])
     keep_table("methods", "Validation accuracy against seconds", "methods.py", lines, device, options.out)
     write_figure(figure, Path(options.out) / "methods.png")
 
@@ -132,7 +133,9 @@ def draw(ax: Any, title: str, curves: dict[str, list[Point]]) -> None:
     """One panel of the figure."""
     for method, points in curves.items():
         ax.plot(*zip(*points, strict=True), "o-", label=method)
-    ax.set(title=title, xlabel="seconds of learning", ylabel="validation accuracy", xscale="log")
+    ax.set(title=title, xlabel="seconds of learning", ylabel="validation accuracy")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:.3g}")
     ax.grid(alpha=0.3)
     ax.legend()
 
