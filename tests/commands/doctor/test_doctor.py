@@ -83,7 +83,7 @@ def test_ctrl_c_ends_all_of_it(home):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         output, _ = process.communicate(timeout=60)
     assert first.startswith("versions")
-    assert process.returncode == 130
+    assert process.returncode == 130, output
     assert "Traceback" not in output
     wait_until_gone(process.pid)
 
