@@ -26,6 +26,7 @@ from record import RESULTS, commit, device_name
 
 from raydistill.config.settings import read_yaml, validated
 from raydistill.config.sweep_config import SweepConfig
+from raydistill.config.sweep_file import run_settings
 from raydistill.config.sweep_sections import Published
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,8 @@ def main() -> None:
 def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
     """Distils with each seed and keeps what came out, after each of them, beside what other seeds gave before."""
     path, file = SWEEPS / f"{row}.yaml", KEPT / f"{row}.json"
-    about = {"settings": settings, "sweep": hashlib.sha256(row_config(path).encode()).hexdigest()[:16]}
+    point = json.dumps(run_settings(read_yaml(path), path), sort_keys=True)
+    about = {"settings": settings, "sweep": hashlib.sha256(point.encode()).hexdigest()[:16]}
     where = {"date": datetime.date.today().isoformat(), "commit": commit()}
     where |= {"device": device_name(), "torch": torch.__version__}
     file.parent.mkdir(exist_ok=True, parents=True)
@@ -78,12 +80,6 @@ def run_row(row: str, seeds: list[int], settings: list[str]) -> None:
         runs = [run, *(other for other in earlier(file, about) if other["seed"] != seed)]
         kept = {**about, "runs": sorted(runs, key=lambda run: run["seed"])}
         file.write_text(json.dumps(kept, indent=2) + "\n")
-
-
-def row_config(path: Path) -> str:
-    """The settings of a row's run, as JSON."""
-    sweep = validated(SweepConfig, read_yaml(path), f"{path}: ")
-    return sweep.trial_config(sweep.known_good[0] if sweep.known_good else {}).model_dump_json()
 
 
 def earlier(file: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
