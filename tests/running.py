@@ -20,7 +20,7 @@ FORKS = multiprocessing.get_context("forkserver") if os.name == "posix" else Non
 PRELOADED = [
     *("raydistill.runs.distillation", "raydistill.runs.pretraining", "raydistill.evaluation.comparison"),
     *("raydistill.report.tensorboard", "matplotlib.figure", "matplotlib.backends.backend_agg"),
-    *("sklearn.datasets", "torch.fx.experimental.symbolic_shapes"),
+    "torch.fx.experimental.symbolic_shapes",
 ]
 
 

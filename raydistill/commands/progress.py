@@ -15,6 +15,7 @@ from rich.progress import (
 
 from raydistill.config.network_settings import described
 from raydistill.config.pretrain_config import PretrainConfig
+from raydistill.config.solver_settings import RidgeSettings
 from raydistill.report.tensorboard import TensorBoard
 from raydistill.runs.run import Metrics, Run
 from raydistill.runs.watcher import PretrainWatcher, Watcher
@@ -33,10 +34,12 @@ class ProgressBar(Watcher):
         """Show the bar, at the run's iteration."""
         config, data = run.config, run.problem.data
         images = run.current.num_images
+        other = config.solver.network if isinstance(config.solver, RidgeSettings) else None
+        learned_with = f", learned with {described(other)}" if other else ""
         say(
             self.console,
             f"{config.dataset} ({len(data.train)} training images) into {images}, {described(config.network)}, "
-            f"{config.weights} weights, on {run.problem.device}",
+            f"{config.weights} weights{learned_with}, on {run.problem.device}",
         )
         self.bar.update(self.task, total=config.iterations, completed=run.iteration)
         if self.console.is_terminal:

@@ -131,6 +131,8 @@ class DistillConfig(DataSettings, NetworkSettings, RecipeSettings):
     def _check_ridge(self, solver: RidgeSettings) -> None:
         if self.objective.name == "attack":
             raise ValueError("objective=attack: solver=ridge cannot serve it; use solver=unroll")
+        if solver.network is not None and self.weights != "random":
+            raise ValueError(f"solver.network: needs weights=random, for which the set is learned; got {self.weights}")
         if self.train_nets > solver.pool.size:
             raise ValueError(f"train_nets={self.train_nets}: is more than solver.pool.size={solver.pool.size}")
         if solver.margin and self.labels.learned == "fixed":

@@ -126,8 +126,9 @@ def models_in(field: FieldInfo) -> list[type[BaseModel]]:
 
 
 def short_form(field: FieldInfo) -> ShortForm | None:
-    """Return how the section of a field is written short, if it may be."""
-    return next((mark for mark in field.metadata if isinstance(mark, ShortForm)), None)
+    """Return how the section of a field is written short, if it may be; the field may also allow null."""
+    inner = [mark for part in get_args(field.annotation) for mark in getattr(part, "__metadata__", ())]
+    return next((mark for mark in [*field.metadata, *inner] if isinstance(mark, ShortForm)), None)
 
 
 def path_of(model: type[BaseModel], name: str) -> list[list[FieldInfo]]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from raydistill.config.network_settings import AnyNetwork
 from raydistill.config.sections import ShortForm
 from raydistill.config.settings import Settings
 
@@ -38,8 +39,11 @@ class RidgeSettings(Settings):
     """Ridge strength, in units of the mean diagonal of the Gram matrix; FRePo has 1e-6. On MNIST (100 images, a ConvNet
     of width 32, only real images augmented) validation after 1,000 iterations gave 94.1% with 0.001, 95.1 with 0.01,
     95.7 with 0.1, 95.2 with 0.3 (one seed each)."""
+    network: AnyNetwork | None = None
+    """The network that gives the features, where the set is learned with another one than it is for; null: the same.
+    With weights=random alone. A ConvNet's features say more than a LeNet's of a LeNet's training, too."""
     pool: Pool = Pool()
-    """The networks that give the features."""
+    """The networks of different ages that give the features."""
     mirror: bool = False
     """Whether the regression sees the mirror image of each learned image as well (FRePo on colour images)."""
     margin: bool = False

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from raydistill.config.data_settings import DataSettings
 from raydistill.data.cifar import read_cifar10, read_cifar100
 from raydistill.data.cub200 import read_cub200
+from raydistill.data.digits import read_digits
 from raydistill.data.folders import read_folder
 from raydistill.data.hub import read_hub
 from raydistill.data.images import fit_images
 from raydistill.data.mnist import CLOTHES, DIGITS, read_fashionmnist, read_mnist
-from raydistill.data.raw import Part, RawData, assembled
+from raydistill.data.raw import RawData
 from raydistill.data.svhn import read_svhn
 from raydistill.data.tables import read_tables, table_files
 from raydistill.data.usps import read_usps
@@ -90,15 +89,6 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     if not named and home() is None:
         raise UserError("--data-dir: this user has no home folder for data sets; name one, or set RAYDISTILL_DATA")
     return Path(at_home(named or "~/.cache/raydistill"))
-
-
-def read_digits(config: DataSettings, data_dir: Path) -> RawData:
-    """Read the 1,797 handwritten digits of 8 x 8 pixels that scikit-learn contains."""
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return assembled([Part(images, labels.astype(np.int64))], tuple(str(digit) for digit in range(10)), "digits")
 
 
 Reader = Callable[[DataSettings, Path], RawData]

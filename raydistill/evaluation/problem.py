@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from raydistill.config.distill_config import DistillConfig
+from raydistill.config.solver_settings import RidgeSettings
 from raydistill.data import Dataset
 from raydistill.data.augment import check_transforms
 from raydistill.method import Distiller
@@ -76,20 +77,15 @@ class Problem:
 
     def distiller(self, workers: "Workers | None" = None) -> Distiller:
         """Begin to learn sets for this problem, alone or with other processes."""
-        return Distiller(
-            self.config,
-            self.network,
-            self.data.train,
-            self.data.num_classes,
-            self.objective,
-            self.initial_weights,
-            workers,
-        )
+        network, weights = _solver_network(self.config, self.data, self.network, self.initial_weights, self.device)
+        return Distiller(self.config, network, self.data.train, self.data.num_classes, self.objective, weights, workers)
 
 
 def check_problem(config: DistillConfig, data: Dataset, bank: Bank | None) -> None:
     """Raise UserError unless settings, data and bank go together; nothing is computed or set for this process."""
-    _parts(config, data, bank, torch.device("cpu"))
+    device = torch.device("cpu")
+    network, _, weights = _parts(config, data, bank, device)
+    _solver_network(config, data, network, weights, device)
 
 
 def _parts(
@@ -106,3 +102,24 @@ def _parts(
     objective = objective_of(config, data.class_names)
     networks = bank.networks if bank is not None else None
     return network, objective, population_weights(config, network, device, networks)
+
+
+def _solver_network(
+    config: DistillConfig,
+    data: Dataset,
+    network: Network,
+    weights: tuple[InitialWeights, ...],
+    device: torch.device,
+) -> tuple[Network, tuple[InitialWeights, ...]]:
+    """Return the network that the solver trains, and its initial weights: those given, or of `solver.network`."""
+    if not isinstance(config.solver, RidgeSettings):
+        return network, weights
+    if config.solver.network is not None:
+        other = config.model_copy(update={"network": config.solver.network})
+        try:
+            network = build_network(other, data.image_shape, data.num_classes)
+        except UserError as error:  # It begins with `network`.
+            raise UserError(f"solver.{error}") from error
+        weights = population_weights(other, network, device)
+    network.body()  # It raises the error about the last layer.
+    return network, weights

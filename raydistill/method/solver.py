@@ -94,7 +94,7 @@ class Ridge:
     """Ridge regression on features of a pool of networks, which learn from the set meanwhile (`method/ridge.py`).
 
     Raises:
-        UserError: the network has no last linear layer, or the pool does not fit into memory.
+        UserError: the pool does not fit into memory.
     """
 
     def __init__(
@@ -107,7 +107,6 @@ class Ridge:
         generators: Mapping[str, torch.Generator],
     ) -> None:
         device = generators["weights"].device
-        network.body()  # It raises the error about the last layer.
         _check_memory(settings, network, len(starts), device)
         self.options, self.network, self.nets = RidgeOptions.of(settings), network, nets
         self.sets = torch.arange(len(starts), device=device)[:, None]

@@ -16,6 +16,7 @@ from raydistill.config.sweep_file import run_settings
 from raydistill.system.errors import UserError
 
 WIDE = {"network": {"name": "convnet", "width": 32}}
+OTHER = {"weights": "random", "solver": "ridge", "solver.network": "convnet"}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,8 @@ def test_a_short_form_leaves_what_is_beside_it():
         ({"network": {"init.gain": 0.5}}, "network.init.name", "xavier"),
         ({"labels": "free", "labels.lr": 0.1}, "labels.learned", "free"),
         ({"population": 4}, "population.size", 4),
+        ({**OTHER, "solver.network.width": 8}, "solver.network.width", 8),
+        ({"weights": "random", "solver": {"name": "ridge", "network": "convnet"}}, "solver.network.name", "convnet"),
         ({"population.spread": 3.0}, "population.size", 1),
         ({"images.init": "noise"}, "images.init.std", 0.2),
         ({"dataset": "hf:x", "data": {"hub.split": "train"}}, "data.hub.split", "train"),
@@ -79,7 +82,12 @@ def test_another_value_for_one_setting():
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"width": 3}, "width: there is no such setting; did you mean network.width?"),
+        ({"width": 3}, "width: there is no such setting; did you mean network.width or solver.network.width?"),
+        (
+            {"solver": "ridge", "solver.network.width": 3},
+            "solver.network.width: there is no such setting with solver.network=lenet; it is one of "
+            "solver.network=convnet",
+        ),
         ({"network.widht": 3}, "network.widht: there is no such setting; did you mean network.width?"),
         (
             {"network": {"name": "lenet", "widht": 3}},
@@ -230,7 +238,7 @@ def test_sweeps_search_in_sections(update):
         ),
         (
             {"search": {"width": {"int": [8, 32]}}},
-            "search.width: there is no such setting; did you mean network.width?",
+            "search.width: there is no such setting; did you mean network.width or solver.network.width?",
         ),
         ({"search": {"network.name": {"choice": ["lenet"]}}}, "search.network.name: is named network in a search"),
         (
@@ -242,7 +250,10 @@ def test_sweeps_search_in_sections(update):
             "search.network: choice: should hold words and numbers alone",
         ),
         ({"search": {"data.hub.split": {"choice": ["a"]}}}, "search.data.hub.split: is the same for all trials"),
-        ({"base": {"width": 3}}, "base: width: there is no such setting; did you mean network.width?"),
+        (
+            {"base": {"width": 3}},
+            "base: width: there is no such setting; did you mean network.width or solver.network.width?",
+        ),
         ({"dataset": "mnist"}, "dataset: there is no such setting; did you mean base.dataset?"),
         ({"known_good": [{"labels.lr": 1}]}, "known_good: labels.lr is not searched (search has steps)"),
         (

@@ -1,6 +1,9 @@
 """Splits, normalisation, and the digits that are always there."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +13,32 @@ from raydistill.config.distill_config import DistillConfig
 from raydistill.config.pretrain_config import PretrainConfig
 from raydistill.config.settings import validated
 from raydistill.data import Dataset, Split, load_dataset
+from raydistill.data import digits as digits_module
+from raydistill.data.raw import Part, assembled
 from raydistill.method.rng import named_generator
 from raydistill.system.errors import UserError
 
 
-def test_digits_are_scikit_learns(digits):
+@pytest.mark.parametrize("file", [digits_module.FILE, "not/there"])
+def test_digits_are_scikit_learns(file, monkeypatch):
+    """They are read from its file, and by its own function should the file be elsewhere one day."""
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
-    assert len(digits.train) + len(digits.val) + len(digits.test) == len(labels) == 1797
-    ours = torch.cat([s.images[:] for s in (digits.train, digits.val, digits.test)]) * digits.std + digits.mean
-    assert ours.sum().item() == pytest.approx(images.sum() / 16, rel=1e-3)  # the very pixels, in 0..1
-    classes = torch.cat([s.labels for s in (digits.train, digits.val, digits.test)])
-    assert torch.equal(classes.bincount(), torch.tensor(np.bincount(labels)))
+    pixels, labels = load_digits(return_X_y=True)
+    monkeypatch.setattr(digits_module, "FILE", file)
+    ours = digits_module.read_digits(DistillConfig(), Path())
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    theirs = assembled([Part(images, labels)], ours.class_names, "digits")
+    for mine, other in ((ours.train, theirs.train), (ours.test, theirs.test)):
+        assert np.array_equal(mine.images, other.images)
+        assert np.array_equal(mine.labels, other.labels)
+
+
+def test_digits_are_read_without_scikit_learn():
+    """Its import takes as long as half of the first run on digits."""
+    read = "import sys; from raydistill.data import load_dataset; from raydistill.config import distill_config as c; "
+    loaded = "load_dataset(c.DistillConfig()); sys.exit('sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", read + loaded], check=True)
 
 
 def test_normalised_by_the_training_split(digits):

@@ -4,12 +4,11 @@ import io
 
 import torch
 
-from raydistill.method import Distiller
-from raydistill.networks import build_network
+from raydistill.evaluation.problem import Problem
 
 
 def make(config, data):
-    return Distiller(config, build_network(config, data.image_shape, data.num_classes), data.train, data.num_classes)
+    return Problem.of(config, data).distiller()
 
 
 def through_a_file(state):

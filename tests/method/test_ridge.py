@@ -8,13 +8,16 @@ from resuming import make, whole_and_resumed
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.settings import validated
 from raydistill.config.solver_settings import Pool
+from raydistill.evaluation.problem import check_problem
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import RandomWeights
 from raydistill.method.pool import NetworkPool
 from raydistill.method.ridge import RidgeOptions, last_layer, ridge_hypergradient
 from raydistill.method.rng import named_generator
+from raydistill.method.solver import Ridge
 from raydistill.networks import build_network
 from raydistill.networks.body import body_of
+from raydistill.runs.run import Run
 from raydistill.system import limits
 from raydistill.system.errors import UserError
 
@@ -113,12 +116,14 @@ def test_the_gradient_agrees_with_finite_differences():
 
 @pytest.mark.parametrize(("images", "features"), [(5, 20), (40, 20)])
 def test_the_last_layer_is_scikit_learns_ridge_regression(images, features):
-    from sklearn.linear_model import Ridge
+    from sklearn import linear_model
 
     generator = named_generator(0, "test")
     x = torch.randn(images, features, generator=generator).double()
     y = F.one_hot(torch.arange(images) % CLASSES, CLASSES).double()
-    expected = Ridge(alpha=0.03 * x.square().sum(1).mean().item(), fit_intercept=False).fit(x, y - 1 / CLASSES)
+    expected = linear_model.Ridge(alpha=0.03 * x.square().sum(1).mean().item(), fit_intercept=False).fit(
+        x, y - 1 / CLASSES
+    )
     assert torch.allclose(last_layer(x, y, 0.03), torch.from_numpy(expected.coef_.T), atol=1e-8)
 
 
@@ -210,6 +215,7 @@ RIDGE = {
         {"population": 3, "solver.mirror": True},
         {"weights": "fixed", "solver.pool.optimizer": "sgd"},
         {"network": {"name": "convnet", "width": 8, "depth": 2}, "steps": 2},
+        {"solver.network": {"name": "convnet", "width": 8, "depth": 2}, "population": 2},
     ],
     ids=str,
 )
@@ -261,9 +267,38 @@ def test_a_ridge_run_learns(small, digits):
     assert last < 0.8 * first
 
 
+@pytest.mark.slow
+def test_a_set_is_learned_with_another_network_than_it_is_for(small, digits):
+    """The features are those of a ConvNet; validation and the artifact are of LeNets."""
+    config = small.changed(RIDGE).changed({"iterations": 4, "eval_every": 4})
+    config = config.changed({"solver.network": "convnet"}).changed(
+        {"solver.network.width": 8, "solver.network.depth": 2}
+    )
+    run, plain = (Run(c, digits) for c in (config, config.changed({"solver.network": None})))
+    other = network_of("convnet", digits.image_shape, digits.num_classes)
+    assert isinstance(run.distiller.solver, Ridge)
+    assert run.distiller.solver.pool.weights.shape == (1, 3, other.num_weights)
+    assert run.problem.held_out("test").shape[1] == run.problem.network.num_weights != other.num_weights
+    assert torch.equal(run.problem.held_out("test"), plain.problem.held_out("test"))
+    for each in (run, plain):
+        each.advance()
+    assert not torch.equal(run.current.images, plain.current.images)
+    artifact = run.artifact()
+    assert artifact.config.network.name == "lenet"
+    assert artifact.config.solver == config.solver
+
+
+def test_another_network_has_to_fit_the_images(small, digits):
+    config = small.changed(RIDGE).changed({"solver.network": {"name": "convnet", "depth": 9}})
+    with pytest.raises(UserError, match=r"^solver\.network=convnet does not fit images of 8x8 pixels: "):
+        check_problem(config, digits, None)
+
+
 @pytest.mark.parametrize(
     ("update", "message"),
     [
+        ({"solver.network": "lenet", "weights": "fixed"}, r"^solver\.network: needs weights=random, .* got fixed$"),
+        ({"solver.network": "lenett"}, r"^solver\.network: .*did you mean lenet"),
         ({"train_nets": 4}, r"^train_nets=4: is more than solver\.pool\.size=3$"),
         ({"epochs": 5}, r"^epochs=5: is for solver=unroll; ridge takes no gradient steps on the set$"),
         ({"inner_lr": 0.5}, r"^inner_lr=0\.5: is for solver=unroll"),
