@@ -38,9 +38,11 @@ def doctor(
         from raydistill.commands.doctor.examine import examine
         from raydistill.commands.doctor.finding import Options
         from raydistill.commands.doctor.show import print_findings
+        from raydistill.commands.stopping import stop_on_signals
 
         options = Options(None if data_dir is None else str(data_dir), storage)
-        found = print_findings(examine(options, debug=debug), console)
+        with stop_on_signals() as stop:
+            found = print_findings(examine(options, debug=debug, stop=stop), console)
         well = all(finding.ok for finding in found)
         if as_json:
             print_json({"ok": well, "checks": [asdict(finding) for finding in found]})

@@ -29,6 +29,7 @@ def sweep_values(trials: int, iterations: int, concurrent: int | str = 2) -> dic
             "weights": "fixed",
             "network.init": "kaiming",
             "eval_every": 10,
+            "choice.steps": 3,
         },
         "search": {
             "images_per_class": {"int": [1, 2]},

@@ -22,7 +22,7 @@ from raydistill.sweep.reporting.status import stop
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, names, open_place
 
-TRIALS, ITERATIONS = 3, 200
+TRIALS, ITERATIONS = 3, 100
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ index_writer.EVERY = 0.3
 from raydistill.cli import main
 main()
 """
-ITERATIONS = 300  # some seconds
+ITERATIONS = 100  # some seconds
 SWEEP = {
     "name": "t",
     "base": {

@@ -33,7 +33,7 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
     """SIGKILL in the middle; all trials end, none twice, the cut one bit-identical to an undisturbed run."""
     values = json.loads(sweep_config(tmp_path / "runs").model_dump_json(exclude={"search", "known_good", "scheduler"}))
     values |= {"search": {"inner_lr": {"loguniform": [0.01, 0.3]}}, "scheduler": "none"}
-    values["budget"] = {"trials": 3, "iterations": 300, "concurrent": 1}
+    values["budget"] = {"trials": 3, "iterations": 100, "concurrent": 1}
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "raydistill.cli", "sweep", str(file), "--json"]
@@ -53,7 +53,7 @@ def test_resume_after_the_driver_was_killed(digits, tmp_path):
         [*_, newest] = sorted(trial.glob("checkpoint_*"))
         found = load(newest / BEST)
         assert same_as_undisturbed(found.config, newest / BEST, digits)
-        assert found.config.iterations == 300
+        assert found.config.iterations == 100
     assert os.path.exists(Path(summary["front"][0]["artifact"]) / "manifest.json")
 
 

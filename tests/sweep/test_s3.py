@@ -30,10 +30,10 @@ from raydistill.system.storage import join, open_place
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 SWEEP = {
     "name": "t",
-    "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu"},
+    "base": {"dataset": "digits", "batch_size": 32, "eval_every": 2, "device": "cpu", "choice.steps": 3},
     "search": {"steps": {"int": [1, 2]}, "inner_lr": {"loguniform": [0.01, 0.3]}},
     "known_good": [{"steps": 1, "inner_lr": 0.1}, {"steps": 2, "inner_lr": 0.1}],
-    "budget": {"trials": 3, "iterations": 200, "concurrent": 1},
+    "budget": {"trials": 3, "iterations": 100, "concurrent": 1},
     "scheduler": "none",
 }
 
@@ -58,7 +58,7 @@ def test_a_sweep_killed_and_resumed_in_an_object_store(s3, local_ray, tmp_path, 
     assert summary["trials"] == 3
     rows = read_index(place).rows
     assert Counter(row.status for row in rows) == {"TERMINATED": 3}
-    assert {row.iterations for row in rows} == {200}
+    assert {row.iterations for row in rows} == {100}
     assert {second[0].trial} < {row.trial for row in rows}
     for row in rows:
         artifact = load(row.artifact)
@@ -93,7 +93,7 @@ def test_a_store_that_goes_away_ends_the_sweep_which_goes_on_when_it_is_back(s3,
     done = _run("sweep", place, "--resume", "--json")
     assert json.loads(done.splitlines()[-1])["trials"] == 3
     rows = read_index(place).rows
-    assert [(row.status, row.iterations) for row in rows] == [("TERMINATED", 200)] * 3, done
+    assert [(row.status, row.iterations) for row in rows] == [("TERMINATED", 100)] * 3, done
     line.shutdown()
     line.server_close()
 
@@ -127,7 +127,7 @@ def _check_files(place, folder, trials):
     for trial in trials:
         events = EventAccumulator(str(folder / "copy" / f"trial-{trial}"))
         events.Reload()
-        assert max(event.step for event in events.Scalars("val_accuracy")) == 200
+        assert max(event.step for event in events.Scalars("val_accuracy")) == 100
         assert len(list((folder / "copy" / f"trial-{trial}").glob("checkpoint_*"))) == 1  # of a finished trial
     assert {path.name for path in (folder / "copy").glob("*.png")} == {"best.png", "front.png"}
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "copy" / JOURNAL)))

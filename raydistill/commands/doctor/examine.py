@@ -5,18 +5,20 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from raydistill.commands.doctor.finding import Finding, Options
 from raydistill.commands.doctor.work import ELSE, NO_RAY, work
 
 HERE = "raydistill.commands.doctor."
 GRACE = 5.0  # Seconds for a process to end.
+GLANCE = 0.2  # Seconds after which the wait for a finding looks for Ctrl-C.
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,22 @@ def plan() -> list[list[Check]]:
     ]
 
 
-def examine(options: Options, lists: list[list[Check]] | None = None, debug: bool = False) -> Iterator[Finding]:
+def examine(
+    options: Options,
+    lists: list[list[Check]] | None = None,
+    debug: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Finding]:
     """Yield all findings, in the order of the lists, as soon as they are known.
 
     Args:
         options: the options of the checks.
         lists: of checks, by default those of `plan`.
         debug: show what the processes print, tracebacks among it.
+        stop: whether to stop; it is called several times a second.
+
+    Raises:
+        KeyboardInterrupt: `stop` returned True.
     """
     ended = threading.Event()  # Ctrl-C sets it, too.
     resource_tracker.ensure_running()  # Started later, by the first process, it would unblock Ctrl-C for that process.
@@ -78,10 +89,18 @@ def examine(options: Options, lists: list[list[Check]] | None = None, debug: boo
         queues.append(queue)
     try:
         for queue in queues:
-            while (finding := queue.get()) is not None:
+            while (finding := _next(queue, stop)) is not None:
                 yield finding
     finally:
         ended.set()
+
+
+def _next(queue: "SimpleQueue[Finding | None]", stop: Callable[[], bool]) -> Finding | None:
+    """Wait for the next finding of a queue; None is its end."""
+    while not stop():
+        with suppress(Empty):
+            return queue.get(timeout=GLANCE)
+    raise KeyboardInterrupt
 
 
 def _follow(
