@@ -67,7 +67,8 @@ class DistillConfig(DataSettings, NetworkSettings, RecipeSettings):
     # -- how it is learned ---------------------------------------------------------------------------------------
     solver: Annotated[Solver, DecidesFit()] = UnrollSettings()
     """How networks are trained on the set while it is learned. unroll: by steps * epochs gradient steps, better for
-    LeNet. ridge: only the last layer, in closed form, better for a ConvNet. Or a section: {name: ridge, margin: true}.
+    fixed weights. ridge: only the last layer, in closed form, better for random weights. Or a section:
+    {name: ridge, margin: true}.
     """
     iterations: Annotated[int, Field(ge=1), SameForAllTrials()] = 10000
     """Outer updates."""
