@@ -8,6 +8,7 @@ from resuming import make, whole_and_resumed
 from raydistill.config.distill_config import DistillConfig
 from raydistill.config.settings import validated
 from raydistill.config.solver_settings import Pool
+from raydistill.data import load_dataset
 from raydistill.evaluation.problem import check_problem
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import RandomWeights
@@ -329,6 +330,14 @@ def test_a_network_without_a_last_linear_layer_is_refused():
         network_of("torchvision:squeezenet1_1", (3, 64, 64)).features(torch.zeros(1), torch.zeros(1, 3, 64, 64))
     with pytest.raises(UserError, match="no layer with weights"):
         body_of(torch.nn.Flatten())
+
+
+@pytest.mark.slow
+def test_a_sweep_knows_so_before_its_first_trial(small):
+    form = {"data.image_size": 64, "data.channels": 3}
+    large = small.changed(RIDGE).changed(form | {"network": "torchvision:squeezenet1_1"})
+    with pytest.raises(UserError, match=r"^solver=ridge: needs a network whose last layer is linear"):
+        check_problem(large, load_dataset(large), None)
 
 
 def test_a_pool_larger_than_memory_is_refused(small, digits):
