@@ -41,7 +41,7 @@ class RidgeSettings(Settings):
     95.7 with 0.1, 95.2 with 0.3 (one seed each)."""
     network: AnyNetwork | None = None
     """The network that gives the features, where it is another one than the set is for; null: the same. It needs
-    weights=random. 100 images of MNIST for LeNets gave 82% with LeNet's own features, 95.5 with those of a ConvNet of
+    weights=random. 100 images of MNIST for LeNets gave 82% with LeNet's own features, 95.4 with those of a ConvNet of
     width 32 (sweeps/cpu/mnist_random_100.yaml)."""
     pool: Pool = Pool()
     """The networks of different ages that give the features."""
