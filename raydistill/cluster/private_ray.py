@@ -1,5 +1,6 @@
 """A Ray of our own on this machine, which nobody else can reach or read, and the token that keeps others out."""
 
+import logging
 import os
 import secrets
 import stat
@@ -17,10 +18,13 @@ from raydistill.private_api.ray import (
     on_loopback,
     ray_folder,
     read_environment_again,
+    too_slow_to_start,
 )
 from raydistill.system.errors import UserError
 from raydistill.system.storage import home
 
+logger = logging.getLogger("raydistill")
+TRIES = 3  # Of a start of Ray, each of which lasts up to half a minute.
 LONGEST_SOCKET = 107  # Bytes that the system allows in the path of a socket.
 
 
@@ -31,14 +35,28 @@ def start_private_ray(**options: Any) -> None:
         **options: for `ray.init`.
 
     Raises:
-        UserError: where Ray keeps its files, the paths of its sockets would be too long.
+        UserError: where Ray keeps its files, the paths of its sockets would be too long; or Ray does not start.
         OSError: the token cannot be kept in the home folder.
     """
     _check_sockets()
     use_token()
     _keep_token_secret()
-    with on_loopback(), in_own_process_groups():
-        ray.init(address="local", include_dashboard=False, **options)
+    for number in range(1, TRIES + 1):
+        with on_loopback(), in_own_process_groups() as processes:
+            try:
+                ray.init(address="local", include_dashboard=False, **options)
+                return
+            except Exception as error:  # Ray has no class for this one.
+                if not too_slow_to_start(error):
+                    raise
+                for process in processes:
+                    process.kill()
+                    process.wait()
+                logger.warning("Ray was too slow to start on this machine (try %d of %d): is it busy?", number, TRIES)
+    logs = ray_folder()[1] / "session_latest" / "logs"
+    raise UserError(
+        f"Ray did not start on this machine, which may be too busy (tries: {TRIES}); its logs are in {logs}"
+    )
 
 
 def use_token() -> None:

@@ -113,8 +113,8 @@ def meant(model: type[BaseModel], name: str) -> list[str]:
     """Return the settings that a wrong name may have meant: of the same name in a section, or of a similar one.
 
     >>> from raydistill.config.distill_config import DistillConfig
-    >>> meant(DistillConfig, "width"), meant(DistillConfig, "stesp"), meant(DistillConfig, "label_init")
-    (['network.width'], ['steps'], ['labels.init'])
+    >>> meant(DistillConfig, "spread"), meant(DistillConfig, "stesp"), meant(DistillConfig, "label_init")
+    (['population.spread'], ['steps'], ['labels.init'])
     """
     wrong = name[:MOST_COMPARED]
     known = dict.fromkeys(names_in(model))

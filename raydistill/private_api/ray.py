@@ -4,8 +4,8 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import ray
@@ -33,21 +33,38 @@ def on_loopback() -> Iterator[None]:
 
 
 @contextmanager
-def in_own_process_groups() -> Iterator[None]:
-    """Give each of the processes of a Ray that starts within this context a process group of its own.
+def in_own_process_groups() -> Iterator[list["Popen[bytes]"]]:
+    """Give each of the processes of a Ray that starts within this context a process group of its own, and list them.
 
     A SIGTERM for the group of this process (from `timeout` or a batch system) does not reach them then, and the sweep
     can still keep what it has. They end with this process all the same, as Ray watches it.
 
-    Why: `ray.init` has no option for the way in which it starts its processes.
+    Why: `ray.init` has no option for the way in which it starts its processes, and leaves those of a start that fails.
     Tested: Ray 2.52 and 2.60 (`ray._private.services.ConsolePopen`).
     """
     before: Any = services.ConsolePopen
-    services.ConsolePopen = partial(before, process_group=0) if os.name == "posix" else before
+    group = {"process_group": 0} if os.name == "posix" else {}
+    started: list[Popen[bytes]] = []
+
+    def start(*arguments: Any, **options: Any) -> "Popen[bytes]":
+        started.append(before(*arguments, **options, **group))
+        return started[-1]
+
+    services.ConsolePopen = start
     try:
-        yield
+        yield started
     finally:
         services.ConsolePopen = before
+
+
+def too_slow_to_start(error: Exception) -> bool:
+    """Return whether `ray.init` failed as a process of Ray took longer to start than Ray waits for it.
+
+    Why: on a busy machine Ray's own 15 and 30 seconds are not enough, no setting makes them more, and the error has no
+    class of its own (ray-project/ray issue 65983).
+    Tested: Ray 2.52 and 2.60 ("timed out during startup").
+    """
+    return "timed out during startup" in str(error)
 
 
 def read_environment_again() -> None:

@@ -38,7 +38,9 @@ def wait_for_checkpoint(driver, folder, name="checkpoint_*"):
 
     def kept():
         found = list(folder.glob(f"trial-*/{name}"))
-        assert found or driver.poll() is None, "the driver ended"
+        if not found and driver.poll() is not None:
+            said = [stream.read() for stream in (driver.stdout, driver.stderr) if stream]
+            raise AssertionError(f"the driver ended with {driver.returncode}: {said}")
         return found
 
     wait_for(kept, 120)
