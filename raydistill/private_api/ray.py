@@ -62,7 +62,7 @@ def too_slow_to_start(error: Exception) -> bool:
 
     Why: on a busy machine Ray's own 15 and 30 seconds are not enough, no setting makes them more, and the error has no
     class of its own (ray-project/ray issue 65983).
-    Tested: Ray 2.52 and 2.60 ("timed out during startup").
+    Tested: Ray 2.60 (`tests/cluster/test_slow_start.py`); the source of Ray 2.52 has the same words.
     """
     return "timed out during startup" in str(error)
 
