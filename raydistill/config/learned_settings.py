@@ -110,6 +110,6 @@ class Outer(Settings):
     clip: float | None = Field(2.0, gt=0)
     """Clip the hypergradient at this multiple of the running mean of its norm; null for never."""
     rewinds: int = Field(3, ge=0)
-    """How often a run that decays goes back to its best set, with half the rates; 0 for never."""
+    """How often a run that decays or explodes goes back to its best set, with half the rates; 0 for never."""
     average: float = Field(0.9, ge=0, lt=1)
     """Decay of the running mean over iterations that is validated and kept; 0 keeps the last iterate."""

@@ -179,6 +179,7 @@ class Distiller:
         for mine, kept in zip(self._of_sets(), snapshot, strict=True):
             mine[member].copy_(kept)
         self.slower[member] *= 0.5
+        self.solver.renew(member)
 
     def _of_sets(self) -> list[Tensor]:
         """Return the tensors [P, ...] that belong to sets."""

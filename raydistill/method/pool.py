@@ -79,6 +79,13 @@ class NetworkPool:
             for tensor in (self.means[:, number], self.squares[:, number], self.counts[number]):
                 tensor.zero_()
 
+    def replace_exploded(self, member: int) -> None:
+        """Replace the networks of one set whose weights are no longer finite by new ones, for the rest of their age."""
+        exploded = ~self.weights[member].isfinite().all(1, keepdim=True)
+        new = self.starts[member].sample(self.settings.size, self.generators["weights"])
+        for tensor, start in ((self.weights, new), (self.means, 0.0), (self.squares, 0.0)):
+            tensor[member] = torch.where(exploded, start, tensor[member])
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that `load_state_dict` needs to resume with the same results."""
         names = ("weights", "means", "squares", "counts")

@@ -49,6 +49,10 @@ class Solver(Protocol):
         """End an iteration, outside of a CUDA graph."""
         ...
 
+    def renew(self, member: int) -> None:
+        """Make new what the solver keeps for one set and is no longer finite, as the set goes back to its best."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the next iterations depend on, beside the random generators."""
         ...
@@ -80,6 +84,9 @@ class Unroll:
         """Do nothing: the networks of an iteration are not used again."""
 
     def finish(self) -> None:
+        """Do nothing."""
+
+    def renew(self, member: int) -> None:
         """Do nothing."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,6 +139,10 @@ class Ridge:
     def finish(self) -> None:
         """Replace old networks."""
         self.pool.replace_old()
+
+    def renew(self, member: int) -> None:
+        """Replace the networks that learned from images of no use."""
+        self.pool.replace_exploded(member)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pool."""

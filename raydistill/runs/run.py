@@ -20,6 +20,7 @@ from raydistill.evaluation.recipes import recipe_so_far, validation_recipe
 from raydistill.evaluation.testing import final_test
 from raydistill.method import DistilledSet
 from raydistill.method.initial_weights import FixedWeights
+from raydistill.runs.mean_loss import MeanLoss
 from raydistill.runs.rewinder import Rewinder
 from raydistill.store.artifact import Artifact
 from raydistill.store.bank import Bank
@@ -63,13 +64,12 @@ class Run:
         self.leader = 0  # The set of the population with the highest accuracy in the last validation.
         self.best_member = 0  # The set of the population that `best` was.
         self.member_metrics: list[Metrics] = [{} for _ in self.distiller.members]  # The best of each set so far.
-        self.rewinder = Rewinder(self.distiller, config.outer.rewinds)
+        self.rewinder = Rewinder(self.distiller, config.outer.rewinds, workers)
         self.recipe = recipe_so_far(self.problem, self.current)  # The first validation, and the test, may choose one.
         self.baseline_recipe: Recipe | None = None  # The best one for random real images, after the test.
         self.other_data = False  # Whether it was resumed with other data than it began with.
         self.seconds = 0.0
-        self._loss_sum = torch.zeros(config.population.size, device=self.problem.device)
-        self._loss_count = torch.zeros(config.population.size, device=self.problem.device)
+        self.mean_loss = MeanLoss(config.population.size, self.problem.device)
 
     @property
     def iteration(self) -> int:
@@ -99,34 +99,34 @@ class Run:
             The metrics, or None if it was stopped.
 
         Raises:
-            Diverged: the loss is no longer finite.
+            Diverged: the loss is no longer finite, and there is no way back: none of the sets has a good validation and
+                rewinds left, or it was the last iteration.
         """
-        begin = time.perf_counter()
-        first = self.iteration
+        begin, first = time.perf_counter(), self.iteration
+        reached = self._iterate(stop, tick)
+        if reached:
+            losses = self.mean_loss.take()
+            pace = (self.iteration - first) / (time.perf_counter() - begin)
+            back = not self.done and self.rewinder.rescue(losses, self.member_metrics)
+            if math.isinf(min(losses)) and not back:
+                raise Diverged(
+                    f"the loss is inf at iteration {self.iteration}: a smaller outer_lr or inner_lr would help"
+                )
+            metrics = self._validate(losses) | {"iterations_per_second": pace}
+        self.seconds += time.perf_counter() - begin
+        return metrics | {"seconds": self.seconds} if reached else None
+
+    def _iterate(self, stop: Callable[[], bool], tick: Callable[[int], None]) -> bool:
+        """Iterate up to the next validation; return whether it came so far."""
         while True:
             if self.workers is not None:
                 self.workers.order(self.workers.STEP)
-            loss = self.distiller.step()
-            self._loss_sum += loss.nan_to_num(0.0, 0.0, 0.0)
-            self._loss_count += loss.isfinite()
+            self.mean_loss.add(self.distiller.step())
             tick(self.iteration)
             if self.iteration % self.config.eval_every == 0 or self.done:
-                break
+                return True
             if stop():
-                self.seconds += time.perf_counter() - begin
-                return None
-        losses = (self._loss_sum / self._loss_count).tolist()  # It is 0 / 0 where no loss was finite; this waits.
-        least = min(loss if math.isfinite(loss) else math.inf for loss in losses)
-        pace = (self.iteration - first) / (time.perf_counter() - begin)
-        self._loss_sum.zero_()
-        self._loss_count.zero_()
-        if not math.isfinite(least):
-            raise Diverged(
-                f"the loss is {least} at iteration {self.iteration}: a smaller outer_lr or inner_lr would help"
-            )
-        metrics = self._validate(losses) | {"loss": least, "iterations_per_second": pace}
-        self.seconds += time.perf_counter() - begin
-        return metrics | {"seconds": self.seconds}
+                return False
 
     def _validate(self, losses: list[float]) -> Metrics:
         if not self.best_metrics:
@@ -150,18 +150,11 @@ class Run:
             "iterations": self.iteration,
             "outer_lr": self.distiller.outer_rate(),
         }
+        if math.isfinite(least := min(losses)):
+            metrics["loss"] = least
         if not self.done:
-            self._rewind(losses, [result.accuracy for result in results])
+            self.rewinder.judge(losses, [result.accuracy for result in results], self.member_metrics)
         return metrics | ({"rewinds": self.rewinder.count} if self.rewinder.count else {})
-
-    def _rewind(self, losses: list[float], accuracies: list[float]) -> None:
-        """Let the sets whose learning has decayed go back to their best."""
-        changed = [
-            self.rewinder.judge(member, loss, accuracy, known)
-            for member, (loss, accuracy, known) in enumerate(zip(losses, accuracies, self.member_metrics, strict=True))
-        ]
-        if any(changed) and self.workers is not None:
-            self.workers.order(self.workers.LOAD, self.distiller.state_dict())
 
     def population(self) -> list[dict[str, float]]:
         """Return for each set its seed and learning rates, and its best validation so far (none before the first)."""
@@ -232,7 +225,7 @@ class Run:
             "rewinder": self.rewinder.state_dict(),
             "recipe": self.recipe.model_dump(mode="json"),
             "seconds": self.seconds,
-            "loss": (self._loss_sum, self._loss_count),
+            "loss": self.mean_loss.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -248,8 +241,7 @@ class Run:
         self.rewinder.load_state_dict(state["rewinder"])
         self.recipe = recipe_of(state["recipe"])
         self.seconds = state["seconds"]
-        self._loss_sum.copy_(state["loss"][0])
-        self._loss_count.copy_(state["loss"][1])
+        self.mean_loss.load_state_dict(state["loss"])
 
 
 def _validation(result: Evaluation) -> Metrics:

@@ -1,10 +1,14 @@
-"""A run that decays is noticed, says so, and goes back to its best set."""
+"""A run that decays or explodes is noticed, says so, and goes back to its best set."""
+
+import math
 
 import pytest
 import torch
 
+from raydistill.evaluation.accuracy import WORST_LOSS
 from raydistill.runs.decay import PATIENCE, Decay
 from raydistill.runs.run import Run
+from raydistill.system.errors import Diverged
 
 
 def decayed(losses, accuracies):
@@ -69,9 +73,9 @@ def test_a_run_that_decays_goes_back_and_says_so(small, digits, caplog):
     assert metrics[-1]["rewinds"] == run.rewinder.count
     assert run.artifact().metrics["rewinds"] == run.rewinder.count
     assert run.distiller.slower.item() == 100 * 0.5**run.rewinder.count
-    said = [message for message in caplog.messages if message.startswith("the run decays: at iteration ")]
+    said = [message for message in caplog.messages if message.startswith("the run decays: its validation accuracy is ")]
     assert len(said) == run.rewinder.count
-    assert "it goes back to that set with half the outer rates (1 of outer.rewinds=3; a smaller outer_lr" in said[0]
+    assert "with half the outer rates (1 of outer.rewinds=3; a smaller outer_lr would need none)" in said[0]
     never = run_that_decays(small, digits, **{"outer.rewinds": 0})
     without = validations(never)
     assert never.rewinder.count == 0
@@ -107,3 +111,63 @@ def test_a_resumed_run_goes_back_where_an_undisturbed_one_does(small, digits, ch
     validations(second)
     assert torch.equal(whole.distiller.learned.images, second.distiller.learned.images)
     assert whole.rewinder.rewinds == second.rewinder.rewinds
+
+
+RIDGE = {
+    "solver": {"name": "ridge", "pool": {"size": 3, "age": 50}},
+    "epochs": 3,
+    "recipe": {"name": "adam", "steps": 5},
+}
+KINDS = pytest.mark.parametrize(
+    "changes", [{"labels": "free"}, RIDGE, {"population": 2}], ids=("unroll", "ridge", "two")
+)
+
+
+def run_that_explodes(small, digits, **changes):
+    """A run on digits that has learned for a while, when its images become infinite."""
+    values = {"iterations": 60, "eval_every": 5, "weights": "random", "recipe": "schedule"}
+    run = Run(small.changed(values | changes), digits)
+    validations(run, 4)
+    run.distiller.learned.images.mul_(math.inf)
+    return run
+
+
+@KINDS
+def test_a_run_that_explodes_goes_back_and_learns_on(small, digits, caplog, changes):
+    run = run_that_explodes(small, digits, **changes)
+    best = dict(run.best_metrics)
+    back, *later = validations(run)
+    assert "loss" not in back
+    assert back["val_accuracy"] == best["val_accuracy"]
+    assert run.rewinder.rewinds == [1] * len(run.distiller.members)
+    assert all(math.isfinite(metrics["loss"]) for metrics in later)
+    assert run.distiller.slower.tolist() == [0.5] * len(run.distiller.members)
+    assert caplog.messages[-1].startswith(
+        "the run explodes: its loss is no longer finite at iteration 25; it goes back"
+    )
+    assert run.best_metrics["best_iteration"] > 25
+
+
+@KINDS
+def test_a_resumed_run_goes_back_from_an_explosion_as_an_undisturbed_one_does(small, digits, changes):
+    whole, first = (run_that_explodes(small, digits, **changes) for _ in range(2))
+    validations(whole)
+    first.advance(stop=lambda: first.iteration == 23)
+    second = Run(first.config, digits)
+    second.load_state_dict(first.state_dict())
+    validations(second)
+    assert whole.rewinder.rewinds == second.rewinder.rewinds
+    assert torch.equal(whole.distiller.learned.images, second.distiller.learned.images)
+
+
+@pytest.mark.parametrize("changes", [{"outer.rewinds": 0}, {"iterations": 25}], ids=str)
+def test_a_run_that_cannot_go_back_diverges(small, digits, changes):
+    with pytest.raises(Diverged, match="the loss is inf at iteration 25: a smaller outer_lr or inner_lr would help"):
+        validations(run_that_explodes(small, digits, **changes))
+
+
+def test_a_run_whose_best_set_explodes_has_nowhere_to_go_back(small, digits):
+    run = run_that_explodes(small, digits)
+    run.member_metrics[0]["val_loss"] = WORST_LOSS
+    with pytest.raises(Diverged):
+        run.advance()

@@ -1,6 +1,7 @@
 """Several workers in one run: the same result as one, to rounding; and what happens when one is lost."""
 
 import ipaddress
+import math
 import os
 import signal
 import socket
@@ -81,6 +82,17 @@ def test_all_of_them_stay_equal_and_resume_bit_identically(places, config, digit
     assert torch.equal(resumed.distilled.images, whole.distilled.images)
     assert torch.equal(resumed.distilled.labels, whole.distilled.labels)
     assert resumed.metrics["test_accuracy"] == whole.metrics["test_accuracy"]
+
+
+def test_all_of_them_go_back_where_the_run_explodes(places, config, digits):
+    together = config.changed({"workers": 2, "iterations": 15, "eval_every": 5, "recipe": "schedule"})
+    with team(together, digits) as workers:
+        run = Run(together, digits, workers=workers)
+        run.advance()
+        run.distiller.learned.images.mul_(math.inf)
+        workers.order(workers.LOAD, run.distiller.state_dict())
+        assert run.advance()["rewinds"] == 1
+        assert math.isfinite(run.advance()["loss"])  # It is a mean over both.
 
 
 def test_all_of_it_listens_on_this_machine_alone_and_keeps_its_token(places, config, digits):
