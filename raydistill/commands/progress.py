@@ -1,5 +1,6 @@
 """Progress of a single run: the bar on the screen, and TensorBoard."""
 
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -53,7 +54,7 @@ class ProgressBar(Watcher):
         """Show the newest metrics."""
         best = 100 * run.best_metrics["val_accuracy"]
         status = (
-            f"loss {metrics['loss']:.3f}  val {100 * metrics['val_accuracy']:.1f}% (best {best:.1f}%)  "
+            f"loss {metrics.get('loss', math.inf):.3f}  val {100 * metrics['val_accuracy']:.1f}% (best {best:.1f}%)  "
             f"{metrics['iterations_per_second']:.1f} it/s"
         )
         self.bar.update(self.task, status=status)

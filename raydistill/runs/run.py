@@ -96,7 +96,7 @@ class Run:
             tick: called with the iteration after each one.
 
         Returns:
-            The metrics, or None if it was stopped.
+            The metrics, without `loss` where that was not finite; or None if it was stopped.
 
         Raises:
             Diverged: the loss is no longer finite, and there is no way back: none of the sets has a good validation and

@@ -1,11 +1,14 @@
 """A whole run: its results, stopping, resuming, diverging."""
 
+import io
 import math
 import signal
 
 import pytest
 import torch
+from rich.console import Console
 
+from raydistill.commands.progress import ProgressBar, TensorBoardWatcher
 from raydistill.evaluation.accuracy import evaluate_on
 from raydistill.runs.distillation import distill
 from raydistill.runs.run import Run
@@ -98,16 +101,33 @@ def test_searching_never_reads_the_test_set(small, digits):
     assert one.metrics["test_accuracy"] != other.metrics["test_accuracy"]
 
 
-def test_divergence_keeps_the_best_before(small, digits, monkeypatch):
-    class Poison(Watcher):
-        def on_metrics(self, run, metrics):
-            if run.iteration == 4:
-                run.distiller.learned.images.fill_(float("nan"))
+class Poison(Watcher):
+    """Makes the images useless in the middle of a run."""
 
+    def on_metrics(self, run, metrics):
+        if run.iteration == 4:
+            run.distiller.learned.images.fill_(float("nan"))
+
+
+def test_divergence_keeps_the_best_before(small, digits):
     artifact = distill(small, data=digits, watchers=(Poison(),))
     assert "iteration 6" in artifact.provenance["diverged"]
     assert artifact.distilled.images.isfinite().all()
     assert artifact.metrics["iterations"] == 6
+
+
+def test_an_explosion_with_iterations_left_is_left_behind(small, digits, tmp_path, caplog):
+    """The screen and TensorBoard get the metrics of a validation without a finite loss, too."""
+    screen = io.StringIO()
+    watchers = (ProgressBar(Console(file=screen, width=200)), TensorBoardWatcher(tmp_path))
+    artifact = distill(small.changed({"iterations": 12}), data=digits, watchers=(Poison(), *watchers))
+    assert "diverged" not in artifact.provenance
+    assert artifact.metrics["iterations"] == 12
+    assert artifact.metrics["rewinds"] == 1
+    assert [line.split()[2:4] for line in screen.getvalue().splitlines() if line.startswith("6/12 ")] == [
+        ["inf", "val"]
+    ]
+    assert "the run explodes" in caplog.text
 
 
 def test_divergence_before_the_first_validation_is_an_error(small, digits):
