@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 
 import pyarrow.fs
 import pytest
@@ -12,8 +13,10 @@ import yaml
 from running import beginning
 from small_sweep import wait_for
 
+from raydistill.private_api.tune_trials import STATE_FILES
 from raydistill.sweep.reporting.index import read_index
 from raydistill.sweep.surviving.holder import FOLDER, newest
+from raydistill.sweep.surviving.tune_state import STATE
 from raydistill.system.errors import UserError
 from raydistill.system.storage import join, open_place, read_file
 
@@ -77,11 +80,17 @@ def running(place):
 
 
 def content(place):
-    """Every file of a sweep but its lease."""
+    """Every file of a sweep but its lease and Tune's own state.
+
+    An upload of that state which was under way continues when its driver wakes; a resume reads state.zip alone.
+    """
     filesystem, inside = open_place(place)
     found = filesystem.get_file_info(pyarrow.fs.FileSelector(inside, recursive=True))
     files = [info.path for info in found if info.is_file and "/driver/" not in info.path]
-    return {path: read_file(filesystem, path) for path in files}
+    names = {path: path.rpartition("/")[2] for path in files}
+    kept = [path for path in files if not any(fnmatch(names[path], pattern) for pattern in STATE_FILES)]
+    assert f"{inside}/{STATE}" in kept
+    return {path: read_file(filesystem, path) for path in kept}
 
 
 def test_of_two_begun_together_one_is_refused(place, begin):
