@@ -1,6 +1,7 @@
 """A run that decays or explodes is noticed, says so, and goes back to its best set."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -75,7 +76,8 @@ def test_a_run_that_decays_goes_back_and_says_so(small, digits, caplog):
     assert run.distiller.slower.item() == 100 * 0.5**run.rewinder.count
     said = [message for message in caplog.messages if message.startswith("the run decays: its validation accuracy is ")]
     assert len(said) == run.rewinder.count
-    assert "with half the outer rates (1 of outer.rewinds=3; a smaller outer_lr would need none)" in said[0]
+    back = r"; it goes back to the set of iteration \d+ \(\d+\.\d%\) with half the outer rates "
+    assert re.search(back + r"\(1 of outer\.rewinds=3; a smaller outer_lr would need none\)$", said[0])
     never = run_that_decays(small, digits, **{"outer.rewinds": 0})
     without = validations(never)
     assert never.rewinder.count == 0

@@ -52,7 +52,9 @@ RUNS = {
     "digits, random weights": SHORT | {"weights": "random", "images_per_class": 2, "seed": 3},
     "mnist, fixed weights": SHORT | {"dataset": "mnist", "steps": 1, "iterations": 5, "eval_every": 5},
 }
-INTEL, AMD = "an Intel Xeon", "an AMD EPYC"  # their libraries add in other orders, even held so
+# On these processors the libraries add in other orders, even held so. What decides is not known (vendor or caches), so
+# the bits of either are right on both.
+INTEL, AMD = "an Intel Xeon", "an AMD EPYC"
 KNOWN = {  # by torch's version and processor: images, labels, raw rates, and the accuracy of the test
     "2.15.0": {
         "digits, fixed weights": {
